@@ -1,0 +1,73 @@
+"""What can go wrong in task_state: one base, each message with its cause and remedy."""
+
+
+class TaskStateError(Exception):
+    """Base of every error that task_state raises."""
+
+
+class ConfigurationError(TaskStateError):
+    """A setting is missing or means nothing."""
+
+
+class InvalidRequestError(TaskStateError):
+    """An argument means nothing: a bad cursor, limit or name."""
+
+
+class TaskNotFoundError(TaskStateError):
+    """There is no such task (or it belongs to somebody else, which must look the same)."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"no task {task_id!r}: it was never created, was deleted, or has expired")
+        self.task_id = task_id
+
+
+class TransitionError(TaskStateError):
+    """The state machine has no such move."""
+
+    def __init__(self, current: str, requested: str) -> None:
+        super().__init__(
+            f"a {current} task cannot become {requested}: reload it and act on its present state"
+        )
+        self.current = current
+        self.requested = requested
+
+
+class ConflictError(TaskStateError):
+    """Somebody else changed the record since it was loaded, or holds its id."""
+
+
+class FencedError(TaskStateError):
+    """The attempt that writes is not the task's current one: stop its work, write nothing more."""
+
+    def __init__(self, task_id: str, epoch: int) -> None:
+        super().__init__(
+            f"attempt {epoch} of task {task_id!r} is over: its lease expired and the task went on "
+            "without it, so its writes are refused"
+        )
+        self.task_id = task_id
+        self.epoch = epoch
+
+
+class LeaseHeldError(TaskStateError):
+    """A worker holds the task's lease: only its attempt, or a cancel, may change the status."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"task {task_id!r} is leased to a running worker, which alone may change its status: "
+            "request its cancellation instead, or wait for it to end"
+        )
+        self.task_id = task_id
+
+
+class IdempotencyMismatchError(TaskStateError):
+    """An idempotency key was used again for a different request."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this idempotency key was used for other parameters within the last 24 hours: "
+            "send a new key with a new request"
+        )
+
+
+class StoreUnavailableError(TaskStateError):
+    """The store did not answer, or could not confirm: the outcome of a write is unknown."""

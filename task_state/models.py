@@ -1,0 +1,125 @@
+"""The task record, its states, and the one table of its transitions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+
+from task_state.timezone import now
+
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+JsonObject = dict[str, Any]
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands; the value equals the name, and reading accepts any case."""
+
+    PENDING = "PENDING"
+    DISPATCHING = "DISPATCHING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCEL_REQUESTED = "CANCEL_REQUESTED"
+    CANCELLED = "CANCELLED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TaskStatus | None":
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can follow."""
+        return not TRANSITIONS[self]
+
+
+def _table() -> Mapping[TaskStatus, frozenset[TaskStatus]]:
+    s = TaskStatus
+    ends = {s.COMPLETED, s.FAILED, s.CANCELLED}
+    return MappingProxyType(
+        {
+            s.PENDING: frozenset({s.DISPATCHING, s.RUNNING, s.CANCEL_REQUESTED} | ends),
+            s.DISPATCHING: frozenset({s.RUNNING, s.CANCEL_REQUESTED} | ends),
+            s.RUNNING: frozenset({s.CANCEL_REQUESTED} | ends),
+            s.CANCEL_REQUESTED: frozenset(ends),
+            s.COMPLETED: frozenset(),
+            s.FAILED: frozenset(),
+            s.CANCELLED: frozenset(),
+        }
+    )
+
+
+TRANSITIONS: Mapping[TaskStatus, frozenset[TaskStatus]] = _table()
+"""The state machine. The scripts in Redis enforce this same table, rendered from here; the one move
+outside it, RUNNING back to PENDING, needs the attempt's epoch (retry, release, rescue)."""
+
+
+class TaskResult(BaseModel):
+    """What a task left behind; every field may be written on its own, by different processes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pod_status: str | None = None
+    launcher_output: str | None = None
+    data: Any = None
+    error: str | None = None
+
+
+class TaskRecord(BaseModel):
+    """One request to run a service, and all that is known of it.
+
+    `logs` holds at most the last 200 lines of a loaded record, `logs_total` counts them all. Times
+    are aware, in the configured zone. `managed` marks tasks that DMS dispatches; any other record
+    belongs to the program that saved it, and DMS never runs, rescues or leases it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: TaskId
+    service: Name
+    user_id: Name
+    status: TaskStatus = TaskStatus.PENDING
+    parameters: JsonObject = Field(default_factory=dict)
+    logs: list[str] = Field(default_factory=list)
+    result: TaskResult = Field(default_factory=TaskResult)
+    jobs: list[str] = Field(default_factory=list)
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime = Field(default_factory=now)
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    attempts: int = 0
+    max_attempts: int = 3
+    epoch: int = 0
+    progress: JsonObject | None = None
+    description: str | None = None
+    retry_of: str | None = None
+    schedule_id: str | None = None
+    managed: bool = False
+    revision: int = 0
+    logs_total: int = 0
+
+    # How the record looked when it was loaded; None for one that never was. save() compares.
+    _loaded: "LoadedState | None" = PrivateAttr(default=None)
+
+    @property
+    def loaded(self) -> "LoadedState | None":
+        """How the store last saw this record; None for one that it never did."""
+        return self._loaded
+
+    def remember(self, state: "LoadedState") -> None:
+        """Note that the store now holds this record as `state` says. For repositories."""
+        self._loaded = state
+
+
+class LoadedState:
+    """What save() needs to know of a record as it was loaded: which lines and output are old."""
+
+    __slots__ = ("launcher_output", "log_lines", "status")
+
+    def __init__(self, record: TaskRecord) -> None:
+        self.log_lines = list(record.logs)
+        self.launcher_output = record.result.launcher_output
+        self.status = record.status

@@ -1,0 +1,167 @@
+"""The outbox: events that were written in the same step as the record, for groups of consumers.
+
+An event leaves the stream when every group is done with it, and is delivered at least once. What
+has to wait (the scheduler is away) waits in a due set, and holds up nothing behind it.
+"""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from pydantic_core import from_json
+from redis.exceptions import ResponseError
+
+from task_state import keys
+from task_state._codec import encode_json
+from task_state._store import Store
+from task_state.errors import StoreUnavailableError
+from task_state.models import TaskStatus
+
+EventKind = Literal["submitted", "cancel", "finished"]
+_Entry = tuple[bytes, Mapping[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """Something that happened to a task. `entry_id` is its place in the stream, and empty once it
+    was put off; `tries` counts how often it was; `due_member` names it in the due set."""
+
+    entry_id: str
+    kind: EventKind
+    task_id: str
+    service: str
+    user_id: str
+    status: TaskStatus
+    tries: int = 0
+    due_member: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDepth:
+    """How far a group is behind: not yet read, read and not done, put off."""
+
+    unread: int
+    pending: int
+    due: int
+
+
+class Outbox:
+    """Reads the outbox for consumer groups."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._redis = store.writer
+
+    async def ensure_group(self, group: str) -> None:
+        """Create the group from the beginning of the stream, if it is not there."""
+        try:
+            async with self._store.deadline():
+                await self._redis.xgroup_create(keys.OUTBOX, group, id="0", mkstream=True)
+        except StoreUnavailableError as error:
+            if not isinstance(error.__cause__, ResponseError) or "BUSYGROUP" not in str(error):
+                raise
+
+    async def read(
+        self, group: str, consumer: str, *, count: int, block_ms: int
+    ) -> list[OutboxEvent]:
+        """New events, waiting up to `block_ms` for the first one."""
+        reply = await self._store.call(
+            lambda: self._redis.xreadgroup(
+                group, consumer, {keys.OUTBOX: ">"}, count=count, block=block_ms
+            ),
+            seconds=block_ms / 1000 + self._store.timeout,
+        )
+        return [_event(entry) for _, entries in reply or () for entry in entries]
+
+    async def claim(
+        self, group: str, consumer: str, *, min_idle_ms: int, count: int
+    ) -> list[OutboxEvent]:
+        """Events that another consumer read at least `min_idle_ms` ago and never finished."""
+        reply = await self._store.call(
+            lambda: self._redis.xautoclaim(
+                keys.OUTBOX, group, consumer, min_idle_time=min_idle_ms, count=count
+            )
+        )
+        return [_event(entry) for entry in cast("Sequence[_Entry]", reply[1])]
+
+    async def take_due(self, group: str, *, hide_ms: int, count: int) -> list[OutboxEvent]:
+        """Events whose time has come. They hide for `hide_ms` and come again if nobody finishes."""
+        members = await self._store.write("take_due", group, count, hide_ms)
+        return [_due_event(member) for member in members]
+
+    async def done(self, group: str, event: OutboxEvent) -> None:
+        """The group needs the event no more."""
+        if event.entry_id:
+            await self._store.call(lambda: self._redis.xack(keys.OUTBOX, group, event.entry_id))
+        else:
+            await self._store.call(
+                lambda: cast("Awaitable[Any]", self._redis.zrem(keys.due(group), event.due_member))
+            )
+
+    async def defer(self, group: str, event: OutboxEvent, *, delay_seconds: float) -> None:
+        """Put the event off, in one step; it comes again by take_due with one more of `tries`."""
+        later = replace(event, tries=event.tries + 1)
+        await self._store.write(
+            "defer",
+            group,
+            event.entry_id,
+            event.due_member,
+            _member(later),
+            int(delay_seconds * 1000),
+        )
+
+    async def trim(self) -> None:
+        """Drop the events that every group is done with."""
+        groups = await self._store.call(lambda: self._redis.xinfo_groups(keys.OUTBOX))
+        needed = [await self._lowest_needed(group) for group in groups]
+        if needed:
+            lowest = "-".join(str(part) for part in min(needed))
+            await self._store.call(
+                lambda: self._redis.xtrim(keys.OUTBOX, minid=lowest, approximate=False)
+            )
+
+    async def depth(self, group: str) -> OutboxDepth:
+        """How far the group is behind."""
+        groups = await self._store.call(lambda: self._redis.xinfo_groups(keys.OUTBOX))
+        found = next(item for item in groups if item["name"] == group.encode())
+        after = f"({found['last-delivered-id'].decode()}"
+        unread = await self._store.call(
+            lambda: self._redis.xrange(keys.OUTBOX, min=after, count=10_000)
+        )
+        due = await self._store.call(lambda: self._redis.zcard(keys.due(group)))
+        return OutboxDepth(len(unread), found["pending"], due)
+
+    async def _lowest_needed(self, group: Mapping[str, Any]) -> tuple[int, int]:
+        name = group["name"]
+        if group["pending"]:
+            summary = await self._store.call(lambda: self._redis.xpending(keys.OUTBOX, name))
+            return _parse_id(summary["min"])
+        time_ms, sequence = _parse_id(group["last-delivered-id"])
+        return time_ms, sequence + 1
+
+
+def _parse_id(entry_id: bytes) -> tuple[int, int]:
+    time_ms, _, sequence = entry_id.decode().partition("-")
+    return int(time_ms), int(sequence)
+
+
+def _event(entry: _Entry) -> OutboxEvent:
+    entry_id, fields = entry
+    kind, task_id, service, user_id, status = (
+        fields[name].decode() for name in (b"k", b"id", b"s", b"u", b"st")
+    )
+    return OutboxEvent(
+        entry_id.decode(), cast("EventKind", kind), task_id, service, user_id, TaskStatus(status)
+    )
+
+
+def _member(event: OutboxEvent) -> str:
+    values = [event.kind, event.task_id, event.service, event.user_id, event.status, event.tries]
+    return encode_json(values, "the event")
+
+
+def _due_event(member: bytes) -> OutboxEvent:
+    kind, task_id, service, user_id, status, tries = from_json(member)
+    return OutboxEvent(
+        "", kind, task_id, service, user_id, TaskStatus(status), tries, member.decode()
+    )

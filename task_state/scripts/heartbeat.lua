@@ -1,0 +1,15 @@
+-- Keeps an attempt's lease, and may note its progress. ARGV: prefix, ttl, id, epoch, lease ms, progress
+-- ('' = none), '1' if work was done since the last one. Answers the state, which carries the cancel flag.
+local r = load(ID)
+if not r then return {'!', 'FENCED', 'MISSING'} end
+if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
+if r.status ~= 'RUNNING' and r.status ~= 'CANCEL_REQUESTED' then return fenced(r) end
+local lease = MS + tonumber(ARGV[5])
+call('HSET', r.key, 'lease', lease)
+call('ZADD', P .. 'leases', lease, ID)
+if ARGV[6] ~= '' then
+  call('HSET', r.key, 'progress', ARGV[6])
+  change(r, 'progress')
+end
+if ARGV[7] == '1' then call('HDEL', r.key, 'deaths') end
+return r.status

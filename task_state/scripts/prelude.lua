@@ -1,0 +1,171 @@
+-- What every script of the task store begins with: times, the record, its indexes, its end.
+-- ARGV[1] is the key prefix, ARGV[2] the time to live in ms, ARGV[3] the task id (or a script's own
+-- third argument). A refusal is {'!', code, ...}, which errors no statistics and no pipeline.
+local P, TTL, ID = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local call = redis.call
+local clock = call('TIME')
+local NOW = clock[1] * 1000000 + clock[2]
+local US = string.format('%.0f', NOW)
+local MS = math.floor(NOW / 1000)
+local DAY = 86400000
+local MOVES = '$MOVES'
+local STATUSES = {$STATUSES}
+local LOG_LINES, LOG_BYTES, OUTPUT_BYTES = $LOG_LINES, $LOG_BYTES, $OUTPUT_BYTES
+
+local function allowed(from, to)
+  return string.find(MOVES, ' ' .. from .. '>' .. to .. ' ', 1, true) ~= nil
+end
+
+local function terminal(status)
+  return string.find(MOVES, ' ' .. status .. '>', 1, true) == nil
+end
+
+local function load(id)
+  local key = P .. 'task:' .. id
+  local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at',
+    'revision', 'epoch', 'managed', 'lease', 'delete')
+  if not v[1] then return nil end
+  return {id = id, key = key, status = v[1], service = v[2], user = v[3], created = v[4],
+    updated = v[5], revision = tonumber(v[6]) or 0, epoch = tonumber(v[7]) or 0,
+    managed = v[8] == '1', lease = tonumber(v[9]) or 0, delete = v[10]}
+end
+
+local function leased(r) return r.lease > MS end
+
+local function unindex(r)
+  local c, u = P .. 'c:' .. r.status, P .. 'u:' .. r.status
+  local cs = c .. ':' .. r.service
+  call('ZREM', c, r.id)
+  call('ZREM', cs, r.id)
+  call('ZREM', u, r.id)
+  call('ZREM', u .. ':' .. r.service, r.id)
+  return call('ZREM', cs .. ':' .. r.user, r.id)
+end
+
+local function index(r)
+  local c, u = P .. 'c:' .. r.status, P .. 'u:' .. r.status
+  local cs = c .. ':' .. r.service
+  call('ZADD', c, r.created, r.id)
+  call('ZADD', cs, r.created, r.id)
+  call('ZADD', cs .. ':' .. r.user, r.created, r.id)
+  call('ZADD', u, r.updated, r.id)
+  call('ZADD', u .. ':' .. r.service, r.updated, r.id)
+end
+
+local function count(r, by)
+  for key, field in pairs({[P .. 'users:' .. r.service] = r.user, [P .. 'services'] = r.service}) do
+    if call('HINCRBY', key, field, by) <= 0 then call('HDEL', key, field) end
+  end
+end
+
+local function change(r, kind)
+  call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
+    'k', kind, 'id', r.id, 's', r.service, 'u', r.user, 'st', r.status)
+end
+
+local function publish(r, kind)
+  call('XADD', P .. 'outbox', '*',
+    'k', kind, 'id', r.id, 's', r.service, 'u', r.user, 'st', r.status)
+end
+
+local function expiry_member(r) return r.id .. ':' .. r.service .. ':' .. r.user end
+
+-- Starts the record's time to live, or starts it again. Native expiry comes a day after the
+-- sweeper's, so that the sweeper still finds the record and can clear its indexes.
+local function keep(r)
+  if r.managed and not terminal(r.status) then return end
+  call('ZADD', P .. 'expiry', MS + TTL, expiry_member(r))
+  call('PEXPIRE', r.key, TTL + DAY)
+  call('PEXPIRE', P .. 'logs:' .. r.id, TTL + DAY)
+  call('PEXPIRE', P .. 'output:' .. r.id, TTL + DAY)
+end
+
+local function forget(r)
+  if unindex(r) == 1 then count(r, -1) end
+  call('DEL', r.key, P .. 'logs:' .. r.id, P .. 'output:' .. r.id)
+  call('ZREM', P .. 'expiry', expiry_member(r))
+  call('ZREM', P .. 'leases', r.id)
+  call('ZREM', P .. 'queued', r.id)
+end
+
+local function purge(r)
+  forget(r)
+  change(r, 'deleted')
+end
+
+-- Appends the log lines ARGV[from] to ARGV[to]; past the limits it writes a marker once, then nothing.
+local function append(r, from, to)
+  if to < from then return end
+  local bytes = 0
+  for i = from, to do bytes = bytes + #ARGV[i] end
+  local total = call('HINCRBY', r.key, 'log_bytes', bytes)
+  if total - bytes >= LOG_BYTES then return end
+  local key, lines = P .. 'logs:' .. r.id, 0
+  for i = from, to, 500 do
+    lines = call('RPUSH', key, unpack(ARGV, i, math.min(to, i + 499)))
+  end
+  if total >= LOG_BYTES or lines >= LOG_LINES then
+    local stamp = string.match(ARGV[to], '^[^,]*,') or ''
+    call('RPUSH', key, stamp .. '[log truncated here: it reached its limit]')
+    call('HSET', r.key, 'log_bytes', LOG_BYTES)
+  end
+end
+
+local function output(r, text)
+  if text == '' then return end
+  local key = P .. 'output:' .. r.id
+  local size = call('STRLEN', key)
+  if size >= OUTPUT_BYTES then return end
+  if size + #text >= OUTPUT_BYTES then
+    text = string.sub(text, 1, OUTPUT_BYTES - size) .. '\n[output truncated here: it reached its limit]'
+  end
+  call('APPEND', key, text)
+end
+
+-- The record's field values from ARGV[from] on, two by two; an empty value removes the field.
+local function fields(r, from)
+  for i = from, #ARGV, 2 do
+    if ARGV[i + 1] == '' then call('HDEL', r.key, ARGV[i])
+    else call('HSET', r.key, ARGV[i], ARGV[i + 1]) end
+  end
+end
+
+-- The record changed without changing its state: only the updated indexes move.
+local function touch(r)
+  r.updated, r.revision = US, r.revision + 1
+  call('HSET', r.key, 'updated_at', US, 'revision', r.revision)
+  call('ZADD', P .. 'u:' .. r.status, US, r.id)
+  call('ZADD', P .. 'u:' .. r.status .. ':' .. r.service, US, r.id)
+end
+
+local function drop_lease(r)
+  if r.lease == 0 then return end
+  call('HDEL', r.key, 'lease', 'worker')
+  call('ZREM', P .. 'leases', r.id)
+  r.lease = 0
+end
+
+-- Moves the record to a state; the callers have checked that they may. The terminal step publishes,
+-- starts the time to live, and honours a delete that was asked for while the task was active.
+local function move(r, to)
+  unindex(r)
+  r.status, r.updated, r.revision = to, US, r.revision + 1
+  index(r)
+  call('HSET', r.key, 'status', to, 'updated_at', US, 'revision', r.revision)
+  if to == 'RUNNING' then
+    call('HSETNX', r.key, 'started_at', US)
+  elseif terminal(to) then
+    call('HSET', r.key, 'completed_at', US)
+    drop_lease(r)
+    call('ZREM', P .. 'queued', r.id)
+    publish(r, 'finished')
+    if r.delete then purge(r) return end
+  end
+  keep(r)
+  change(r, 'status')
+end
+
+local function fenced(r)
+  call('HINCRBY', P .. 'counters', 'fenced', 1)
+  return {'!', 'FENCED', r.status}
+end

