@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from pydantic_core import from_json
 
 from task_state.errors import InvalidRequestError
-from task_state.models import LoadedState, TaskRecord, TaskResult, TaskStatus
+from task_state.models import LoadedState, TaskRecord
 from task_state.timezone import from_microseconds, to_microseconds
 
 LOADED_LINES = 200
@@ -54,24 +54,28 @@ def _stamp(value: datetime | None) -> str:
     return "" if value is None else str(to_microseconds(value))
 
 
+_TEXTS = ("service", "user_id", "description", "retry_of", "schedule_id")
+_TIMES = ("created_at", "updated_at", "started_at", "completed_at")
+_NUMBERS = ("attempts", "max_attempts", "epoch", "revision")
+_JSONS = ("parameters", "jobs", "progress")
+
+
 def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     items: Iterator[bytes] = iter(flat)
     return {name.decode(): value for name, value in zip(items, items, strict=True)}
 
 
-def _time(raw: dict[str, bytes], name: str) -> datetime | None:
-    value = raw.get(name)
-    return None if value is None else from_microseconds(int(value))
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
 
 
-def _text(raw: dict[str, bytes], name: str) -> str | None:
-    value = raw.get(name)
-    return None if value is None else value.decode("utf-8", "replace")
-
-
-def _json(raw: dict[str, bytes], name: str, default: Any) -> Any:
-    value = raw.get(name)
-    return default if value is None else from_json(value)
+def _result(raw: dict[str, bytes], output: bytes | None) -> dict[str, Any]:
+    values = {name: _text(raw[name]) for name in ("pod_status", "error") if name in raw}
+    if "data" in raw:
+        values["data"] = from_json(raw["data"])
+    if output is not None:
+        values["launcher_output"] = _text(output)
+    return values
 
 
 def decode_record(
@@ -82,38 +86,23 @@ def decode_record(
     logs_total: int = 0,
     output: bytes | None = None,
 ) -> TaskRecord:
-    """A record from its hash. What the store holds was validated when it was written: it is not
-    validated again, which makes a page of 200 records cheap."""
+    """A record from its hash, the last of its log lines, their number, and its output. Fields that
+    this version does not know (a newer one wrote them) are passed over."""
     raw = _pairs(flat)
-    result = TaskResult.model_construct(
-        pod_status=_text(raw, "pod_status"),
-        launcher_output=None if output is None else output.decode("utf-8", "replace"),
-        data=_json(raw, "data", None),
-        error=_text(raw, "error"),
-    )
-    task = TaskRecord.model_construct(
-        task_id=task_id,
-        service=raw["service"].decode(),
-        user_id=raw["user_id"].decode(),
-        status=TaskStatus(raw["status"].decode()),
-        parameters=_json(raw, "parameters", {}),
-        logs=[line.decode("utf-8", "replace") for line in lines],
-        result=result,
-        jobs=_json(raw, "jobs", []),
-        created_at=cast("datetime", _time(raw, "created_at")),
-        updated_at=cast("datetime", _time(raw, "updated_at")),
-        started_at=_time(raw, "started_at"),
-        completed_at=_time(raw, "completed_at"),
-        attempts=int(raw.get("attempts", 0)),
-        max_attempts=int(raw.get("max_attempts", 3)),
-        epoch=int(raw.get("epoch", 0)),
-        progress=_json(raw, "progress", None),
-        description=_text(raw, "description"),
-        retry_of=_text(raw, "retry_of"),
-        schedule_id=_text(raw, "schedule_id"),
-        managed=raw.get("managed") == b"1",
-        revision=int(raw["revision"]),
-        logs_total=logs_total,
+    values: dict[str, Any] = {name: _text(raw[name]) for name in _TEXTS if name in raw}
+    values.update((name, from_microseconds(int(raw[name]))) for name in _TIMES if name in raw)
+    values.update((name, int(raw[name])) for name in _NUMBERS if name in raw)
+    values.update((name, from_json(raw[name])) for name in _JSONS if name in raw)
+    task = TaskRecord.model_validate(
+        values
+        | {
+            "task_id": task_id,
+            "status": _text(raw["status"]),
+            "managed": raw.get("managed") == b"1",
+            "logs": [_text(line) for line in lines],
+            "logs_total": logs_total,
+            "result": _result(raw, output),
+        }
     )
     task.remember(LoadedState(task))
     return task

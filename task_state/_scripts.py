@@ -1,6 +1,7 @@
-"""Loads the Lua scripts, each with the prelude in front, and names them by their SHA-1."""
+"""Loads the Lua scripts, each behind what it needs of the prelude, named by their SHA-1."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -11,7 +12,7 @@ LOG_LINES = 1_000_000
 LOG_BYTES = 64 * 2**20
 OUTPUT_BYTES = 16 * 2**20
 
-_PARTS = {"save": ("create",), "submit": ("create",)}
+_NAMES = re.compile(r"^local (?:function )?([A-Za-z_]+(?:, [A-Za-z_]+)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +29,40 @@ def _moves() -> str:
     return " " + " ".join(sorted(moves)) + " "
 
 
-def _prelude() -> str:
-    text = _read("prelude")
-    statuses = ", ".join(f"'{status}'" for status in TaskStatus)
-    for name, value in (
-        ("$MOVES", _moves()),
-        ("$STATUSES", statuses),
-        ("$LOG_LINES", str(LOG_LINES)),
-        ("$LOG_BYTES", str(LOG_BYTES)),
-        ("$OUTPUT_BYTES", str(OUTPUT_BYTES)),
-    ):
-        text = text.replace(name, value)
-    return text
+def _constants() -> dict[str, str]:
+    return {
+        "$MOVES": _moves(),
+        "$STATUSES": ", ".join(f"'{status}'" for status in TaskStatus),
+        "$LOG_LINES": str(LOG_LINES),
+        "$LOG_BYTES": str(LOG_BYTES),
+        "$OUTPUT_BYTES": str(OUTPUT_BYTES),
+    }
 
 
 def _read(name: str) -> str:
     return resources.files("task_state").joinpath("scripts", f"{name}.lua").read_text("utf-8")
 
 
+def _prelude(body: str) -> str:
+    """The paragraphs of the prelude that `body` mentions, and those that they mention: what a
+    script does not use would still be built anew at each of its calls."""
+    wanted: list[str] = []
+    text = body
+    for paragraph in reversed(_read("prelude").split("\n\n")):
+        names = [name for group in _NAMES.findall(paragraph) for name in group.split(", ")]
+        if any(re.search(rf"\b{name}\b", text) for name in names):
+            wanted.insert(0, paragraph)
+            text += paragraph
+    prelude = "\n\n".join(wanted)
+    for name, value in _constants().items():
+        prelude = prelude.replace(name, value)
+    return prelude
+
+
 @cache
 def script(name: str) -> Script:
     """The script of that file name, prelude included. SHA-1 is Redis' own naming, not security."""
-    source = "\n".join([_prelude(), *map(_read, _PARTS.get(name, ())), _read(name)])
+    body = _read(name)
+    source = f"{_prelude(body)}\n\n{body}"
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(name, source, sha)

@@ -97,7 +97,7 @@ class Store:
 
     async def write(self, name: str, *args: Argument) -> Any:
         """Run a mutating script on the writer: one round trip. Its refusals are returned as is."""
-        async with self._slots, self.deadline():
+        async with self.deadline(), self._slots:
             await self._check_schema()
             return await self._run(self.writer, script(name), args, self._wait)
 
@@ -115,7 +115,7 @@ class Store:
 
     async def read(self, name: str, *args: Argument, fresh: bool = False) -> Any:
         """Run a read-only script, on the reader unless the answer must be `fresh`."""
-        async with self._slots, self.deadline():
+        async with self.deadline(), self._slots:
             await self._check_schema()
             return await self._run(self.writer if fresh else self.reader, script(name), args, 0)
 

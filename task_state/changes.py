@@ -45,9 +45,7 @@ class Changes:
 
 
 def _change(change_id: bytes, fields: Mapping[bytes, bytes]) -> Change:
-    kind, task_id, service, user_id, status = (
-        fields[name].decode() for name in (b"k", b"id", b"s", b"u", b"st")
-    )
+    kind, task_id, service, user_id, status = fields[b"e"].decode().split(" ")
     return Change(
         change_id.decode(), cast("ChangeKind", kind), task_id, service, user_id, TaskStatus(status)
     )

@@ -147,9 +147,7 @@ def _parse_id(entry_id: bytes) -> tuple[int, int]:
 
 def _event(entry: _Entry) -> OutboxEvent:
     entry_id, fields = entry
-    kind, task_id, service, user_id, status = (
-        fields[name].decode() for name in (b"k", b"id", b"s", b"u", b"st")
-    )
+    kind, task_id, service, user_id, status = fields[b"e"].decode().split(" ")
     return OutboxEvent(
         entry_id.decode(), cast("EventKind", kind), task_id, service, user_id, TaskStatus(status)
     )

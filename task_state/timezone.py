@@ -35,7 +35,8 @@ def now() -> datetime:
 
 def from_microseconds(value: int) -> datetime:
     """An instant given in microseconds since 1970 UTC, exact, in the configured zone."""
-    return (_EPOCH + timedelta(microseconds=value)).astimezone(get_timezone())
+    seconds, microseconds = divmod(value, 1_000_000)
+    return datetime.fromtimestamp(seconds, get_timezone()).replace(microsecond=microseconds)
 
 
 def to_microseconds(value: datetime) -> int:

@@ -1,15 +1,24 @@
--- What every script of the task store begins with: times, the record, its indexes, its end.
+-- What the scripts of the task store share: times, the record, its indexes, its end. Each script gets
+-- the paragraphs (between blank lines) whose names it mentions, and those that these mention.
 -- ARGV[1] is the key prefix, ARGV[2] the time to live in ms, ARGV[3] the task id (or a script's own
 -- third argument). A refusal is {'!', code, ...}, which errors no statistics and no pipeline.
+
 local P, TTL, ID = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+
 local call = redis.call
+
 local clock = call('TIME')
-local NOW = clock[1] * 1000000 + clock[2]
-local US = string.format('%.0f', NOW)
-local MS = math.floor(NOW / 1000)
+
+local US = clock[1] .. string.sub('00000' .. clock[2], -6)
+
+local MS = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
 local DAY = 86400000
+
 local MOVES = '$MOVES'
+
 local STATUSES = {$STATUSES}
+
 local LOG_LINES, LOG_BYTES, OUTPUT_BYTES = $LOG_LINES, $LOG_BYTES, $OUTPUT_BYTES
 
 local function allowed(from, to)
@@ -58,14 +67,17 @@ local function count(r, by)
   end
 end
 
+-- What a stream entry says of a task; none of the parts can hold a space.
+local function entry(r, kind)
+  return kind .. ' ' .. r.id .. ' ' .. r.service .. ' ' .. r.user .. ' ' .. r.status
+end
+
 local function change(r, kind)
-  call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
-    'k', kind, 'id', r.id, 's', r.service, 'u', r.user, 'st', r.status)
+  call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*', 'e', entry(r, kind))
 end
 
 local function publish(r, kind)
-  call('XADD', P .. 'outbox', '*',
-    'k', kind, 'id', r.id, 's', r.service, 'u', r.user, 'st', r.status)
+  call('XADD', P .. 'outbox', '*', 'e', entry(r, kind))
 end
 
 local function expiry_member(r) return r.id .. ':' .. r.service .. ':' .. r.user end
@@ -168,4 +180,25 @@ end
 local function fenced(r)
   call('HINCRBY', P .. 'counters', 'fenced', 1)
   return {'!', 'FENCED', r.status}
+end
+
+-- The next id: later than every one before it, even if Redis lost the sequence.
+local function next_id()
+  local last = tonumber(call('GET', P .. 'sequence') or '0')
+  local id = US
+  if last >= tonumber(US) then id = string.format('%.0f', last + 1) end
+  call('SET', P .. 'sequence', id)
+  return id
+end
+
+-- Writes a record that is not there (any more): its fields are ARGV[fields_from] and on, two by two.
+local function create(r, lines_from, lines_to, fields_from)
+  call('HSET', r.key, 'service', r.service, 'user_id', r.user, 'status', r.status,
+    'created_at', r.created, 'updated_at', r.updated, 'revision', r.revision,
+    unpack(ARGV, fields_from))
+  if r.epoch > 0 then call('HSET', r.key, 'epoch', r.epoch) end
+  index(r)
+  count(r, 1)
+  append(r, lines_from, lines_to)
+  change(r, 'created')
 end

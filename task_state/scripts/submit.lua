@@ -10,9 +10,7 @@ if ARGV[5] ~= '' then
     return {id, call('HGET', P .. 'task:' .. id, 'status') or 'PENDING', 0}
   end
 end
-local last = tonumber(call('GET', P .. 'sequence') or '0')
-local id = string.format('%.0f', math.max(last + 1, NOW))
-call('SET', P .. 'sequence', id)
+local id = next_id()
 local r = {id = id, key = P .. 'task:' .. id, service = service, user = user, status = 'PENDING',
   created = US, updated = US, revision = 1, epoch = 0, lease = 0, managed = true}
 if call('EXISTS', r.key) == 1 then return {'!', 'CONFLICT', 'ACTIVE'} end
