@@ -1,6 +1,7 @@
 """Between a TaskRecord and what Redis holds of it."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,31 +9,56 @@ from typing import Any
 from pydantic_core import from_json
 
 from task_state.errors import InvalidRequestError
-from task_state.models import LoadedState, TaskRecord
+from task_state.models import NAME_PATTERN, JsonObject, LoadedState, TaskRecord
 from task_state.timezone import from_microseconds, to_microseconds
 
 LOADED_LINES = 200
 
 
+_NAME = re.compile(NAME_PATTERN)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises InvalidRequestError for what cannot be a part of a key."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"{what} {name!r:.80} is no name: 1 to 64 letters of A-Z a-z 0-9 . _ @ - make one"
+        )
+
+
 def encode_json(value: Any, what: str) -> str:
-    """Compact JSON in UTF-8; raises InvalidRequestError for what JSON cannot carry."""
+    """Compact JSON in UTF-8; raises InvalidRequestError for what JSON cannot carry, or carries so
+    deep (about 200 levels) that it could not be read back."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        text.encode()
+        from_json(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}") from error
     return text
+
+
+def encode_object(value: JsonObject, what: str) -> str:
+    """The same, of a JSON object and nothing else."""
+    if not isinstance(value, dict):  # pyright: ignore[reportUnnecessaryIsInstance]  (other programs)
+        raise InvalidRequestError(f"{what} must be a JSON object (a dict), not {value!r:.80}")
+    return encode_json(value, what)
+
+
+def _encode_jobs(jobs: Sequence[str]) -> str:
+    if not all(isinstance(job, str) for job in jobs):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequestError(f"jobs must be texts: {jobs!r:.200}")
+    return encode_json(jobs, "jobs")
 
 
 def record_fields(task: TaskRecord) -> list[str]:
     """Field, value, ... of what save() writes; an empty value removes the field."""
     result = task.result
     return [
-        "parameters", encode_json(task.parameters, "parameters") if task.parameters else "",
+        "parameters", encode_object(task.parameters, "parameters") if task.parameters else "",
         "pod_status", result.pod_status or "",
         "data", "" if result.data is None else encode_json(result.data, "result.data"),
         "error", result.error or "",
-        "jobs", encode_json(task.jobs, "jobs") if task.jobs else "",
+        "jobs", _encode_jobs(task.jobs) if task.jobs else "",
         "started_at", _stamp(task.started_at),
         "completed_at", _stamp(task.completed_at),
         "max_attempts", str(task.max_attempts),
@@ -55,7 +81,7 @@ def _stamp(value: datetime | None) -> str:
 
 
 _TEXTS = ("service", "user_id", "description", "retry_of", "schedule_id")
-_TIMES = ("created_at", "updated_at", "started_at", "completed_at")
+TIMES = ("created_at", "updated_at", "started_at", "completed_at")
 _NUMBERS = ("attempts", "max_attempts", "epoch", "revision")
 _JSONS = ("parameters", "jobs", "progress")
 
@@ -90,7 +116,7 @@ def decode_record(
     this version does not know (a newer one wrote them) are passed over."""
     raw = _pairs(flat)
     values: dict[str, Any] = {name: _text(raw[name]) for name in _TEXTS if name in raw}
-    values.update((name, from_microseconds(int(raw[name]))) for name in _TIMES if name in raw)
+    values.update((name, from_microseconds(int(raw[name]))) for name in TIMES if name in raw)
     values.update((name, int(raw[name])) for name in _NUMBERS if name in raw)
     values.update((name, from_json(raw[name])) for name in _JSONS if name in raw)
     task = TaskRecord.model_validate(

@@ -6,8 +6,10 @@ from typing import Any, cast
 from task_state import keys
 from task_state._codec import (
     LOADED_LINES,
+    TIMES,
     decode_record,
     encode_json,
+    encode_object,
     present,
     record_fields,
 )
@@ -86,7 +88,7 @@ class RedisTaskRepository(TaskRepository):
         await self._write(task_id, output=launcher_output or "", fields=cast("list[str]", fields))
 
     async def set_progress(self, task_id: str, progress: JsonObject) -> None:
-        await self._store.mutate("progress", task_id, encode_json(progress, "progress"))
+        await self._store.mutate("progress", task_id, encode_object(progress, "progress"))
 
     async def add_jobs(self, task_id: str, jobs: Sequence[str]) -> None:
         await self._write(task_id, jobs=jobs)
@@ -124,6 +126,8 @@ class RedisTaskRepository(TaskRepository):
         ]
 
     async def get_logs(self, task_id: str, *, offset: int = 0, limit: int = 1000) -> LogPage:
+        if limit < 1:
+            raise InvalidRequestError(f"limit={limit}: a part of a log holds at least one line")
         writer, key = self._store.writer, keys.logs(task_id)
         pipeline = writer.pipeline(transaction=True)
         pipeline.llen(key)
@@ -160,7 +164,7 @@ def _created(task: TaskRecord) -> Argument:
 
 
 def _new_fields(task: TaskRecord, fields: list[str]) -> list[str]:
-    progress = "" if task.progress is None else encode_json(task.progress, "progress")
+    progress = "" if task.progress is None else encode_object(task.progress, "progress")
     return present([*fields, "progress", progress])
 
 
@@ -183,9 +187,9 @@ def _output_change(task: TaskRecord, loaded: LoadedState | None) -> tuple[str, s
 
 
 def _after_save(task: TaskRecord, loaded: LoadedState | None, reply: list[Any], added: int) -> None:
-    revision, created, updated = reply
+    revision, *stamps = reply
     task.revision = revision
-    task.created_at = from_microseconds(int(created))
-    task.updated_at = from_microseconds(int(updated))
+    for name, value in zip(TIMES, stamps, strict=True):
+        setattr(task, name, None if value is None else from_microseconds(int(value)))
     task.logs_total = added if loaded is None else task.logs_total + added
     task.remember(LoadedState(task))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from task_state._codec import decode_record, encode_json, present
+from task_state._codec import check_name, decode_record, encode_json, encode_object, present
 from task_state._store import Argument, Store
 from task_state.errors import InvalidRequestError
 from task_state.keys import COUNTERS
@@ -83,7 +83,9 @@ class ManagedTasks:
         The same `idempotency_key` (per service and user, for 24 hours) with the same parameters
         answers the first task again; with others it raises IdempotencyMismatchError.
         """
-        encoded = encode_json(parameters, "parameters")
+        check_name(service, "service")
+        check_name(user_id, "user_id")
+        encoded = encode_object(parameters, "parameters")
         lines = _lines(log_entry)
         reply = await self._store.mutate(
             "submit",
@@ -186,7 +188,7 @@ class ManagedTasks:
     ) -> TaskStatus:
         """Keep the lease, and note the progress; `advanced` says that work was done since the last
         call, which clears the count of deaths. CANCEL_REQUESTED asks the attempt to stop."""
-        encoded = "" if progress is None else encode_json(progress, "progress")
+        encoded = "" if progress is None else encode_object(progress, "progress")
         return await self._attempt_write(
             "heartbeat", task_id, epoch, int(lease_seconds * 1000), encoded, "1" if advanced else ""
         )
@@ -218,7 +220,7 @@ class ManagedTasks:
         fields = [
             "data", "" if data is None else encode_json(data, "data"),
             "error", error or "",
-            "progress", "" if progress is None else encode_json(progress, "progress"),
+            "progress", "" if progress is None else encode_object(progress, "progress"),
         ]  # fmt: skip
         reply = await self._store.mutate(
             "transition",

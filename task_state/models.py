@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraint
 from task_state.timezone import now
 
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+NAME_PATTERN = r"^[A-Za-z0-9._@-]{1,64}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 JsonObject = dict[str, Any]
 
 
@@ -60,7 +61,7 @@ outside it, RUNNING back to PENDING, needs the attempt's epoch (retry, release, 
 class TaskResult(BaseModel):
     """What a task left behind; every field may be written on its own, by different processes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     pod_status: str | None = None
     launcher_output: str | None = None
@@ -76,7 +77,8 @@ class TaskRecord(BaseModel):
     belongs to the program that saved it, and DMS never runs, rescues or leases it.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # Checked when assigned too: one record that cannot be read back would spoil whole listings.
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     task_id: TaskId
     service: Name

@@ -121,15 +121,15 @@ class Outbox:
             )
 
     async def depth(self, group: str) -> OutboxDepth:
-        """How far the group is behind."""
+        """How far the group is behind; one that does not exist yet has read nothing."""
         groups = await self._store.call(lambda: self._redis.xinfo_groups(keys.OUTBOX))
-        found = next(item for item in groups if item["name"] == group.encode())
-        after = f"({found['last-delivered-id'].decode()}"
+        found = next((item for item in groups if item["name"] == group.encode()), None)
+        after = "-" if found is None else f"({found['last-delivered-id'].decode()}"
         unread = await self._store.call(
             lambda: self._redis.xrange(keys.OUTBOX, min=after, count=10_000)
         )
         due = await self._store.call(lambda: self._redis.zcard(keys.due(group)))
-        return OutboxDepth(len(unread), found["pending"], due)
+        return OutboxDepth(len(unread), 0 if found is None else found["pending"], due)
 
     async def _lowest_needed(self, group: Mapping[str, Any]) -> tuple[int, int]:
         name = group["name"]

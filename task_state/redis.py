@@ -127,6 +127,8 @@ def _client(url: str, stack: AsyncExitStack) -> Redis:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
             max_connections=512,
+            # A lone surrogate (a file name that is not UTF-8) is kept in a form that can be read.
+            encoding_errors="backslashreplace",
             protocol=2,
         )
     except ValueError as error:

@@ -2,7 +2,11 @@
 -- worker, lease ms, number of lines, lines..., field, value, ... Answers the record, or nothing.
 local epoch, n = tonumber(ARGV[4]), tonumber(ARGV[7])
 local r = load(ID)
-if not r or not r.managed or r.epoch + 1 ~= epoch then return {} end
+if not r or not r.managed then return {} end
+if r.epoch == epoch and leased(r) and call('HGET', r.key, 'worker') == ARGV[5] then
+  return call('HGETALL', r.key) -- the same worker again: the first answer was lost on its way
+end
+if r.epoch + 1 ~= epoch then return {} end
 if r.status ~= 'PENDING' and r.status ~= 'DISPATCHING' then return {} end
 r.epoch, r.lease = epoch, MS + tonumber(ARGV[6])
 fields(r, 8 + n)

@@ -4,7 +4,7 @@ local n = tonumber(ARGV[7])
 local r = load(ID)
 if not r then return {'!', 'FENCED', 'MISSING'} end
 if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
-if r.status == 'PENDING' or terminal(r.status) then return r.status end
+if r.lease == 0 then return r.status end -- given back, rescued or ended before
 append(r, 8, 7 + n)
 fields(r, 8 + n)
 if ARGV[5] == 'release' then call('HINCRBY', r.key, 'attempts', -1) end

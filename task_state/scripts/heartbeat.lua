@@ -3,7 +3,7 @@
 local r = load(ID)
 if not r then return {'!', 'FENCED', 'MISSING'} end
 if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
-if r.status ~= 'RUNNING' and r.status ~= 'CANCEL_REQUESTED' then return fenced(r) end
+if r.lease == 0 then return fenced(r) end -- rescued, given back or ended
 local lease = MS + tonumber(ARGV[5])
 call('HSET', r.key, 'lease', lease)
 call('ZADD', P .. 'leases', lease, ID)

@@ -1,6 +1,6 @@
 -- Saves a whole record. ARGV: prefix, ttl, id, expected revision ('' if it was never loaded), service,
 -- user, status, created ('' = now), output mode ('', 'append', 'replace'), output, number of lines,
--- lines..., field, value, ...
+-- lines..., field, value, ... Answers the revision and the times created, updated, started, completed.
 local expected, service, user, status, created = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local mode, text, n = ARGV[9], ARGV[10], tonumber(ARGV[11])
 local old = load(ID)
@@ -9,7 +9,8 @@ local function finish(r)
   if mode == 'replace' then call('DEL', P .. 'output:' .. ID) end
   output(r, text)
   keep(r)
-  return {r.revision, r.created, r.updated}
+  local times = call('HMGET', r.key, 'started_at', 'completed_at')
+  return {r.revision, r.created, r.updated, times[1], times[2]}
 end
 
 if expected == '' then
@@ -19,7 +20,8 @@ if expected == '' then
     managed = false}
   if old then
     forget(old)
-    r.revision, r.epoch = old.revision + 1, old.epoch
+    -- A new epoch, so that the last attempt of the task that was here cannot write to this one.
+    r.revision, r.epoch = old.revision + 1, old.epoch + (old.managed and 1 or 0)
   end
   create(r, 12, 11 + n, 12 + n)
   if status == 'RUNNING' then call('HSETNX', r.key, 'started_at', US) end
@@ -45,5 +47,5 @@ if status == old.status then
 else
   move(old, status)
 end
-if call('EXISTS', old.key) == 0 then return {old.revision, old.created, old.updated} end
+if call('EXISTS', old.key) == 0 then return {old.revision, old.created, old.updated, false, false} end
 return finish(old)

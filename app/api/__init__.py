@@ -1,0 +1,1 @@
+"""HTTP's side of the frontend: routes, who may call them, and how errors are told."""

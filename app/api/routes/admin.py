@@ -1,0 +1,57 @@
+"""The operator's routes: all tasks, whoever's they are. All need the operator token."""
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.api.dependencies import get_api, require_operator
+from app.api.responses import page_response
+from app.api.routes.tasks import cancelled, deleted
+from app.api.schemas import (
+    ServiceName,
+    TaskAccepted,
+    TaskDeleted,
+    TaskIdPath,
+    TaskList,
+    TaskQueryParams,
+)
+
+router = APIRouter(prefix="/admin", tags=["operator"], dependencies=[Depends(require_operator)])
+
+
+@router.get(
+    "/tasks", summary="List all tasks across services", responses={200: {"model": TaskList}}
+)
+async def list_all_tasks(query: TaskQueryParams, request: Request) -> Response:
+    """Newest first, 50 a page unless asked otherwise."""
+    return page_response(await get_api(request).tasks.page(query.paging(), None, None))
+
+
+@router.get(
+    "/services/{service}/tasks",
+    summary="List tasks for a specific service",
+    responses={200: {"model": TaskList}},
+)
+async def list_service_tasks(
+    service: ServiceName, query: TaskQueryParams, request: Request
+) -> Response:
+    """Newest first, 50 a page unless asked otherwise."""
+    return page_response(await get_api(request).tasks.page(query.paging(), service, None))
+
+
+@router.post(
+    "/tasks/{task_id}/cancel",
+    summary="Cancel any task",
+    responses={200: {"model": TaskAccepted}, 202: {"model": TaskAccepted}},
+)
+async def cancel_any_task(task_id: TaskIdPath, request: Request) -> Response:
+    """200 CANCELLED when nothing ran, 202 CANCEL_REQUESTED when a worker has to end it first."""
+    return cancelled(task_id, await get_api(request).tasks.cancel(task_id, None))
+
+
+@router.delete(
+    "/tasks/{task_id}",
+    summary="Cleanup task metadata/logs",
+    responses={200: {"model": TaskDeleted}, 202: {"model": TaskDeleted}},
+)
+async def delete_any_task(task_id: TaskIdPath, request: Request) -> Response:
+    """An active task is cancelled first: 200 when it is gone, 202 when its worker still ends it."""
+    return deleted(task_id, gone=await get_api(request).tasks.delete(task_id, None))

@@ -1,0 +1,80 @@
+"""The frontend's ASGI application: `uvicorn app.main:app`. Building it does no I/O."""
+
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+from fastapi import FastAPI
+
+from app.api.errors import add_error_handlers
+from app.api.middleware import EdgeMiddleware
+from app.api.routes import admin, definitions, events, health, help, tasks  # noqa: A004
+from app.api.schemas import Problem
+from app.core.config import Settings, get_settings
+from app.services_container import ServiceContainer
+
+_API_ROUTERS = (help.router, tasks.router, definitions.router, events.router, admin.router)
+
+
+def create_app(
+    settings: Settings | None = None, container: ServiceContainer | None = None
+) -> FastAPI:
+    """The application, from the environment's settings unless some are passed."""
+    if container is None:
+        container = ServiceContainer(get_settings() if settings is None else settings)
+    settings = container.settings
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with container.running():
+            with _before_shutdown(container.live.close_streams):
+                yield
+
+    app = FastAPI(
+        title=settings.app_name,
+        summary="DMS, the Data Moving Service: submit a task, watch it run, lose nothing.",
+        lifespan=lifespan,
+        responses={"4XX": {"model": Problem}, "503": {"model": Problem}},
+    )
+    app.state.api = container.api
+    add_error_handlers(app)
+    app.add_middleware(
+        EdgeMiddleware, allowed_hosts=settings.allowed_hosts, metrics=container.metrics
+    )
+    app.include_router(health.router)
+    for router in _API_ROUTERS:
+        app.include_router(router, prefix=settings.api_prefix)
+    return app
+
+
+@contextmanager
+def _before_shutdown(close: Callable[[], None]) -> Generator[None]:
+    """Call `close` as soon as the process is asked to stop, then do what was to be done.
+
+    A server waits for open responses before it ends the lifespan: endless streams must end first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        close()
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    # Only a server that handles the signals itself (uvicorn does) waits for its responses.
+    handled = [number for number, handler in previous.items() if callable(handler)]
+    for number in handled:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, previous[number])
+
+
+app = create_app()

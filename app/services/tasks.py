@@ -1,0 +1,209 @@
+"""What may be done with tasks, and by whom: not task definitions, which are `app.tasks`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from app.core.errors import NotRetryableError
+from task_state import LogPage, Paging, StoreUnavailableError, TaskNotFoundError, TaskPage
+from task_state.managed import Submission
+from task_state.models import TaskRecord, TaskStatus
+from task_state.redis import RedisRepositoryProvider
+
+DELETE_WAIT_SECONDS: Final = 3.0
+"""How long a delete waits for a running task to end before it answers "later"."""
+
+_DELETE_POLL_SECONDS: Final = 0.1
+_WAITING: Final = (TaskStatus.PENDING, TaskStatus.DISPATCHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose tasks are meant. Another's task answers exactly like a missing one."""
+
+    service: str
+    user_id: str
+
+    def covers(self, task: TaskRecord) -> bool:
+        """Whether the task is within the scope."""
+        return task.service == self.service and task.user_id == self.user_id
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task, and its place among the waiting ones of its service (1: next; None: not waiting)."""
+
+    task: TaskRecord
+    queue_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """Log lines, and the task's state: once that is terminal, lines after the page's end are all
+    there will ever be."""
+
+    page: LogPage
+    status: TaskStatus
+
+
+class TaskService:
+    """Creates, shows, cancels, retries and deletes tasks.
+
+    A `scope` of None is the operator's: any task. Raises task_state's errors, of which
+    StoreUnavailableError comes within the store's time-out for each request.
+    """
+
+    def __init__(self, provider: RedisRepositoryProvider, *, timeout_seconds: float) -> None:
+        self._provider = provider
+        self._timeout = timeout_seconds
+
+    async def create(
+        self,
+        scope: Scope,
+        parameters: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Store a new task and the event that has it dispatched, in one step."""
+        async with self._deadline():
+            managed = await self._provider.get_managed()
+            return await managed.submit(
+                service=scope.service,
+                user_id=scope.user_id,
+                parameters=parameters,
+                idempotency_key=idempotency_key,
+            )
+
+    async def get(self, task_id: str, scope: Scope | None) -> TaskView:
+        """The task with its last log lines."""
+        async with self._deadline():
+            task = await self._load(task_id, scope)
+            waiting = task.managed and task.status in _WAITING
+            return TaskView(task, await self._queue_position(task) if waiting else None)
+
+    async def page(self, paging: Paging, service: str | None, user_id: str | None) -> TaskPage:
+        """A page of everything, of a service, or of a user of a service."""
+        async with self._deadline():
+            repository = await self._provider.get_repository()
+            if service is None:
+                return await repository.list_all(paging)
+            if user_id is None:
+                return await repository.list_by_service(service, paging)
+            return await repository.list_by_service_and_user(service, user_id, paging)
+
+    async def users(self, service: str) -> list[str]:
+        """Who has tasks in a service."""
+        async with self._deadline():
+            repository = await self._provider.get_repository()
+            return await repository.list_users_by_service(service)
+
+    async def logs(self, task_id: str, scope: Scope, *, offset: int, limit: int) -> LogView:
+        """A part of a task's log, and the state that the task had before those lines were read."""
+        async with self._deadline():
+            task = await self._summary(task_id, scope)
+            repository = await self._provider.get_repository()
+            page = await repository.get_logs(task_id, offset=offset, limit=limit)
+            return LogView(page, task.status)
+
+    async def cancel(self, task_id: str, scope: Scope | None) -> TaskStatus:
+        """End a task: CANCELLED when nothing ran, else CANCEL_REQUESTED, which a worker sees."""
+        status = await self._cancel(task_id, scope, delete=False)
+        if status is None:  # a delete came first
+            raise TaskNotFoundError(task_id)
+        return status
+
+    async def delete(self, task_id: str, scope: Scope | None) -> bool:
+        """Remove a task with its logs; an active one is cancelled first.
+
+        True when it is gone, False when it will go as soon as its worker has ended it.
+        """
+        status = await self._cancel(task_id, scope, delete=True)
+        return status is None or await self._gone(task_id)
+
+    async def _cancel(
+        self, task_id: str, scope: Scope | None, *, delete: bool
+    ) -> TaskStatus | None:
+        async with self._deadline():
+            managed = await self._provider.get_managed()
+            return await managed.cancel(
+                task_id,
+                service=scope.service if scope else None,
+                user_id=scope.user_id if scope else None,
+                delete=delete,
+                log_entry="Cancellation requested" + ("" if scope else " by an operator"),
+            )
+
+    async def retry(
+        self, task_id: str, scope: Scope, *, idempotency_key: str | None = None
+    ) -> Submission:
+        """Submit the same parameters again, as a new task that remembers the old one."""
+        async with self._deadline():
+            task = await self._summary(task_id, scope)
+            if not task.managed:
+                raise NotRetryableError(
+                    f"task {task_id!r} belongs to the program that saved it, not to DMS: only that "
+                    "program can run it again"
+                )
+            if not task.status.is_terminal:
+                raise NotRetryableError(
+                    f"task {task_id!r} is {task.status}: wait for its end, or cancel it, then retry"
+                )
+            managed = await self._provider.get_managed()
+            return await managed.submit(
+                service=task.service,
+                user_id=task.user_id,
+                parameters=task.parameters,
+                retry_of=task_id,
+                idempotency_key=idempotency_key,
+                log_entry=f"Retry of task {task_id}",
+            )
+
+    async def _load(self, task_id: str, scope: Scope | None) -> TaskRecord:
+        repository = await self._provider.get_repository()
+        task = await repository.get(task_id)
+        if task is None or (scope is not None and not scope.covers(task)):
+            raise TaskNotFoundError(task_id)
+        return task
+
+    async def _summary(self, task_id: str, scope: Scope | None) -> TaskRecord:
+        """The record without log lines and output, which may be long, from the reader; what the
+        reader does not know (yet) is looked for at the writer."""
+        repository = await self._provider.get_repository()
+        for task in await repository.list_by_ids([task_id]):
+            if scope is not None and not scope.covers(task):
+                raise TaskNotFoundError(task_id)
+            return task
+        return await self._load(task_id, scope)
+
+    async def _queue_position(self, task: TaskRecord) -> int | None:
+        repository = await self._provider.get_repository()
+        before = await repository.list_by_service(
+            task.service, Paging(limit=1, status=_WAITING, created_before=task.created_at)
+        )
+        return None if before.total is None else before.total + 1
+
+    async def _gone(self, task_id: str) -> bool:
+        try:
+            async with asyncio.timeout(DELETE_WAIT_SECONDS):
+                while True:
+                    await self._summary(task_id, None)
+                    await asyncio.sleep(_DELETE_POLL_SECONDS)
+        except TaskNotFoundError:
+            return True
+        except (TimeoutError, StoreUnavailableError):
+            # The wish is stored: the terminal step honours it whoever is listening.
+            return False
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self) -> AsyncGenerator[None]:
+        """Several calls to the store share the time of one, so that a request ends in time."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"the task store did not answer within {self._timeout:g} s: is Redis up and "
+                "reachable?"
+            ) from error

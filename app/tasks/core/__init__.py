@@ -1,0 +1,3 @@
+"""The core of task definitions; import from `app.tasks`."""
+
+__all__: list[str] = []

@@ -1,0 +1,88 @@
+"""What a running handler can ask and tell: its task, its control, its log, its progress."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from app.tasks.core.errors import TasksError
+from app.tasks.core.task import Task
+
+
+class TaskControl(Protocol):
+    """The runner's side of one attempt. Every method is cheap, and safe to call from threads."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody wants the task to end (or its time is up)."""
+        ...
+
+    @property
+    def deadline_monotonic(self) -> float:
+        """When the attempt must change nothing more without word from its supervisor:
+        `time.monotonic()` seconds, moved on by every heartbeat."""
+        ...
+
+    def check(self) -> None:
+        """Raise TaskCancelled or LeaseLost when the handler must stop; call it often."""
+        ...
+
+    def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
+        """Show `values` (JSON-able; at most once a second is stored). `advanced` says that work
+        was really done, which tells a slow task from one that kills its workers."""
+        ...
+
+    def log(self, message: str) -> None:
+        """Add a line to the task's log."""
+        ...
+
+
+_task: ContextVar[Task[Any, Any] | None] = ContextVar("dms_task", default=None)
+_control: ContextVar[TaskControl | None] = ContextVar("dms_control", default=None)
+
+
+@contextmanager
+def running(task: Task[Any, Any], control: TaskControl) -> Generator[None]:
+    """Make `task` and `control` the current ones; for runners of handlers."""
+    task_token = _task.set(task)
+    control_token = _control.set(control)
+    try:
+        yield
+    finally:
+        _control.reset(control_token)
+        _task.reset(task_token)
+
+
+def current_task() -> Task[Any, Any]:
+    """The task whose handler is running; raises TasksError outside of one."""
+    task = _task.get()
+    if task is None:
+        raise TasksError(_OUTSIDE)
+    return task
+
+
+def current_control() -> TaskControl:
+    """The running attempt's control; raises TasksError outside of a handler.
+
+    A thread that a handler starts has no current control: pass this object to it.
+    """
+    control = _control.get()
+    if control is None:
+        raise TasksError(_OUTSIDE)
+    return control
+
+
+def log(message: str) -> None:
+    """Add a line to the running task's log."""
+    current_control().log(message)
+
+
+def progress(values: dict[str, Any], *, advanced: bool = False) -> None:
+    """Show the running task's progress; see `TaskControl.progress`."""
+    current_control().progress(values, advanced=advanced)
+
+
+_OUTSIDE = (
+    "no task is running here: call this from a handler (and in a thread of your own, "
+    "pass current_control() to it)"
+)

@@ -1,0 +1,47 @@
+"""What a task's handler raises, and what is raised at it: the errors of task definitions."""
+
+from typing import Any
+
+
+class TasksError(Exception):
+    """Base of every error of `app.tasks`."""
+
+
+class DefinitionError(TasksError):
+    """A definition means nothing, or its id is taken."""
+
+
+class TaskLoadError(TasksError):
+    """A module that should register definitions could not be imported."""
+
+
+class PermanentFailure(TasksError):
+    """Raised by a handler: the task ends FAILED at once, without another attempt.
+
+    `message` becomes the task's `result.error`, `data` (JSON-able) its `result.data`.
+    """
+
+    def __init__(self, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.data = data
+
+
+class RetryLater(TasksError):
+    """Raised by a handler: try again, if an attempt is left.
+
+    `delay_seconds` replaces the definition's own delay. When no attempt is left, `message` and
+    `data` become the failed task's result.
+    """
+
+    def __init__(self, message: str, delay_seconds: float | None = None, data: Any = None) -> None:
+        super().__init__(message)
+        self.delay_seconds = delay_seconds
+        self.data = data
+
+
+class TaskCancelled(TasksError):
+    """Raised by `check()`: somebody cancelled the task, or it ran out of time. Clean up, leave."""
+
+
+class LeaseLost(TasksError):
+    """Raised by `check()`: another worker may have this task by now. Change nothing more, leave."""

@@ -1,0 +1,205 @@
+"""Task definitions: what runs under which id. Not the runner (dms_scheduler), not the records."""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, overload
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
+
+from app.tasks.core.errors import DefinitionError
+from task_state import TaskStatus
+
+__all__ = [
+    "Task",
+    "TaskDefinition",
+    "TaskHandler",
+    "TaskOptions",
+    "TaskStatus",
+    "define_task",
+    "definitions",
+    "get_definition",
+]
+
+Payload = TypeVar("Payload", default=Any)
+Result = TypeVar("Result", default=Any)
+
+_ID = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Task(Generic[Payload, Result]):
+    """One task as its handler sees it.
+
+    `type` is the definition's id (the `service` of the URL). `payload` is the validated model when
+    the definition has one, else the plain parameters. `attempts` counts this attempt already;
+    `epoch` also counts those that were given back, so it names an attempt uniquely.
+    """
+
+    id: str
+    type: str
+    payload: Payload
+    user_id: str
+    created_at: datetime
+    updated_at: datetime
+    status: TaskStatus = TaskStatus.PENDING
+    result: Result | None = None
+    error: str | None = None
+    attempts: int = 0
+    max_attempts: int = 3
+    epoch: int = 0
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    description: str | None = None
+
+
+TaskHandler = Callable[[Task[Payload, Result]], Result | Mapping[str, Any] | Awaitable[Any]]
+"""A function of the task, sync or async. It returns its result (anything JSON can hold; dates and
+pydantic models are converted) or `{"status": "success"|"failure", "message": ..., "data": ...}`.
+A returned failure is an answer and final; a raised exception is retried while attempts are left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How a definition's tasks are run.
+
+    `timeout_seconds` bounds one attempt; None does not. `isolation`: "process" runs the handler in
+    a child process, which can be killed; "inline" in the worker's own event loop, which cannot be
+    and must never block. None chooses "inline" for an async handler and "process" for a sync one.
+    `payload` is the model that validates the parameters. The n-th retry waits
+    `retry_delay_seconds`, doubled each time when `retry` is "exponential" (less up to a quarter by
+    chance), never over `retry_max_delay_seconds`.
+    """
+
+    description: str | None = None
+    max_attempts: int = 3
+    timeout_seconds: float | None = None
+    isolation: Literal["inline", "process"] | None = None
+    payload: type[BaseModel] | None = None
+    retry: Literal["fixed", "exponential"] = "exponential"
+    retry_delay_seconds: float = 1.0
+    retry_max_delay_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise DefinitionError(f"max_attempts must be 1 or more, not {self.max_attempts}")
+        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
+            raise DefinitionError(
+                f"timeout_seconds must be above 0, not {self.timeout_seconds} (leave it out: none)"
+            )
+        if self.isolation not in {None, "inline", "process"}:
+            raise DefinitionError(f'isolation is "inline" or "process", not {self.isolation!r}')
+        if self.retry not in {"fixed", "exponential"}:
+            raise DefinitionError(f'retry is "fixed" or "exponential", not {self.retry!r}')
+        if self.retry_delay_seconds < 0 or self.retry_max_delay_seconds < 0:
+            raise DefinitionError("retry delays are seconds, 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition(Generic[Payload, Result]):
+    """A handler and its options under the id that the `service` of a URL names."""
+
+    id: str
+    handler: TaskHandler[Payload, Result]
+    options: TaskOptions = field(default_factory=TaskOptions)
+
+    @property
+    def description(self) -> str | None:
+        """One line for people."""
+        return self.options.description
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts a task has."""
+        return self.options.max_attempts
+
+    @property
+    def isolation(self) -> Literal["inline", "process"]:
+        """Where the handler runs, after the choice that `TaskOptions` describes."""
+        if self.options.isolation is not None:
+            return self.options.isolation
+        return "inline" if inspect.iscoroutinefunction(self.handler) else "process"
+
+
+_registry: dict[str, TaskDefinition[Any, Any]] = {}
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+_Options = TaskOptions | Mapping[str, Any] | None
+
+
+@overload
+def define_task(
+    id: str, handler: TaskHandler[Payload, Result], options: _Options = None
+) -> TaskDefinition[Payload, Result]: ...
+@overload
+def define_task(
+    id: str, handler: None = None, options: _Options = None
+) -> Callable[[_Handler], _Handler]: ...
+def define_task(
+    id: str,  # noqa: A002 - the name that the documents give it
+    handler: TaskHandler[Any, Any] | None = None,
+    options: _Options = None,
+) -> Any:
+    """Register `handler` under `id`; without a handler, be the decorator that does it.
+
+    The decorator leaves the function as it is: `get_definition(id)` has its definition. Raises
+    DefinitionError for an id that is malformed or taken by another handler, and bad options.
+    """
+    chosen = _options(options)
+    if handler is not None:
+        return _register(TaskDefinition(_valid_id(id), handler, chosen))
+
+    def decorate(function: _Handler) -> _Handler:
+        _register(TaskDefinition(_valid_id(id), function, chosen))
+        return function
+
+    return decorate
+
+
+def get_definition(id: str) -> TaskDefinition[Any, Any] | None:  # noqa: A002
+    """The definition of that id, or None."""
+    return _registry.get(id)
+
+
+def definitions() -> Mapping[str, TaskDefinition[Any, Any]]:
+    """Every registered definition by id, in alphabetical order."""
+    return dict(sorted(_registry.items()))
+
+
+def _valid_id(id: str) -> str:  # noqa: A002
+    if not _ID.fullmatch(id):
+        raise DefinitionError(
+            f"{id!r} cannot be a definition's id: use 1 to 64 of letters, digits and . _ @ -"
+        )
+    return id
+
+
+def _options(options: _Options) -> TaskOptions:
+    if options is None:
+        return TaskOptions()
+    if isinstance(options, TaskOptions):
+        return options
+    try:
+        return TaskOptions(**options)
+    except TypeError as error:
+        known = ", ".join(TaskOptions.__slots__)
+        raise DefinitionError(f"bad task options: {error}; known are {known}") from error
+
+
+def _register(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
+    """Modules may be imported twice under one name (reload), never two handlers under one id."""
+    known = _registry.get(definition.id)
+    if known is not None and _name(known.handler) != _name(definition.handler):
+        raise DefinitionError(
+            f"the id {definition.id!r} is taken by {_name(known.handler)}, so "
+            f"{_name(definition.handler)} needs another one"
+        )
+    _registry[definition.id] = definition
+    return definition
+
+
+def _name(handler: Callable[..., Any]) -> str:
+    return f"{handler.__module__}.{getattr(handler, '__qualname__', repr(handler))}"

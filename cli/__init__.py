@@ -1,0 +1,1 @@
+"""The command line of DMS: `dms-frontend`, or `dms` for short."""

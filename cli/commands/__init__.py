@@ -1,0 +1,1 @@
+"""The commands, one file a group; `cli.main` puts them together."""

@@ -1,0 +1,153 @@
+"""`tasks submit`, `cancel`, `delete`, `retry`: the commands that change something."""
+
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from cli import options
+from cli.client import Api, route
+from cli.commands.tasks_follow import wait_and_show
+from cli.errors import CliError, ExitCode
+from cli.output import Format, clean, note, show_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command("submit")(submit)
+    app.command("cancel")(cancel)
+    app.command("delete")(delete)
+    app.command("retry")(retry)
+
+
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Stay until the task ends, and exit with its outcome.")
+]
+
+
+def submit(
+    *,
+    service: options.Service,
+    user: options.User,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", help="A parameter: name=value. A repeated name makes a list."),
+    ] = None,
+    wait: Wait = False,
+    timeout: options.Timeout = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse parameters that do not fit the definition.")
+    ] = False,
+    idempotency_key: options.IdempotencyKey = None,
+    output: options.Output = Format.TABLE,
+    api_base: options.ApiBase = options.DEFAULT_API_BASE,
+) -> None:
+    """Submit a task; prints its id."""
+    body = {"parameters": options.parameters(param or [])}
+    headers = {"Prefer": "handling=strict"} if strict else {}
+    path = route("services", service, "users", user, "tasks")
+    with Api(api_base) as api:
+        answer = api.create(path, key=idempotency_key or str(uuid4()), body=body, headers=headers)
+        _show_created(api, answer, service, user, wait=wait, timeout=timeout, output=output)
+
+
+def _show_created(
+    api: Api,
+    answer: dict[str, Any],
+    service: str,
+    user: str,
+    *,
+    wait: bool,
+    timeout: float | None,
+    output: Format,
+) -> None:
+    task_id = str(answer["task_id"])
+    if wait:
+        note(f"Task {task_id} accepted")
+        wait_and_show(api, service, user, task_id, timeout=timeout, output=output)
+    elif output is Format.TABLE:
+        print(clean(task_id))
+        note(f"{answer['status']}; watch it: {watch_hint(service, user, task_id)}")
+    else:
+        show_json(answer, output)
+
+
+def watch_hint(service: str, user: str, task_id: str) -> str:
+    """The command that follows a task."""
+    return f"dms-frontend tasks wait --service {service} --user {user} --task-id {task_id}"
+
+
+def retry(
+    service: options.Service,
+    task_id: options.TaskId,
+    user: options.User,
+    wait: Wait = False,
+    timeout: options.Timeout = None,
+    idempotency_key: options.IdempotencyKey = None,
+    output: options.Output = Format.TABLE,
+    api_base: options.ApiBase = options.DEFAULT_API_BASE,
+) -> None:
+    """Submit an ended task again, as a new one.
+
+    Prints the new task's id.
+    """
+    path = route("services", service, "tasks", task_id, "retry")
+    with Api(api_base) as api:
+        answer = api.create(path, key=idempotency_key or str(uuid4()), params={"user_id": user})
+        _show_created(api, answer, service, user, wait=wait, timeout=timeout, output=output)
+
+
+def cancel(
+    task_id: options.TaskId,
+    service: options.OptionalService = None,
+    user: options.OptionalUser = None,
+    token: options.Token = None,
+    output: options.Output = Format.TABLE,
+    api_base: options.ApiBase = options.DEFAULT_API_BASE,
+) -> None:
+    """Cancel a task that waits or runs."""
+    path, query = _scoped(task_id, service, user)
+    with Api(api_base, None if user else token) as api:
+        answer = api.call("POST", path + "/cancel", params=query)
+    if output is Format.TABLE:
+        print(f"{clean(task_id)} {clean(answer.get('status', 'CANCEL_REQUESTED'))}")
+    else:
+        show_json(answer, output)
+
+
+def delete(
+    task_id: options.TaskId,
+    service: options.OptionalService = None,
+    user: options.OptionalUser = None,
+    token: options.Token = None,
+    output: options.Output = Format.TABLE,
+    api_base: options.ApiBase = options.DEFAULT_API_BASE,
+) -> None:
+    """Delete a task's record and logs.
+
+    A task that waits or runs is cancelled first.
+    """
+    path, query = _scoped(task_id, service, user)
+    with Api(api_base, None if user else token) as api:
+        answer = api.call("DELETE", path, params=query)
+    if output is Format.TABLE:
+        if answer.get("deleted"):
+            print(f"{clean(task_id)} deleted")
+        else:
+            print(f"{clean(task_id)} {clean(answer.get('status'))}")
+            note("it is deleted as soon as its worker has ended it")
+    else:
+        show_json(answer, output)
+
+
+def _scoped(task_id: str, service: str | None, user: str | None) -> tuple[str, dict[str, str]]:
+    """A user's own route, or the operator's when neither service nor user is named."""
+    if service and user:
+        return route("services", service, "tasks", task_id), {"user_id": user}
+    if service or user:
+        raise CliError(
+            "--service and --user belong together",
+            "name both; or neither, with --operator-token",
+            ExitCode.USAGE,
+        )
+    return route("admin", "tasks", task_id), {}

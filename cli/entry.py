@@ -1,0 +1,26 @@
+"""The console script: standard library only, so that it can say what is missing."""
+
+import importlib.util
+import sys
+
+# One module a dependency of the extra `server` that the command line cannot do without.
+_NEEDED = ("typer", "httpx2", "rich", "pydantic_settings")
+
+
+def main() -> None:
+    """Run the command line; exits with its code, or 1 when the extra `server` is missing."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"error: dms-frontend is installed without what its commands need: {', '.join(missing)}"
+            "\nInstall it: pip install 'dms-frontend[server]' (in a clone: pip install -e .[dev])",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    from cli.main import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The Typer application: puts the groups of commands together, and is the one place of exits."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+import typer
+
+from app.core.errors import DmsError
+from cli.commands import services, tasks, tasks_change, tasks_follow, up
+from cli.errors import CliError, ExitCode
+from cli.output import clean
+from task_state.errors import TaskStateError
+
+app = typer.Typer(
+    name="dms-frontend",
+    help="DMS, the Data Moving Service: submit a task, watch it run, lose nothing.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_tasks = typer.Typer(
+    help="Submit, watch, list and end tasks by the API.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(_tasks, name="tasks")
+up.register(app)
+services.register(app)
+tasks.register(_tasks)
+tasks_change.register(_tasks)
+tasks_follow.register(_tasks)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code of `cli.errors.ExitCode`, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # Data may be any characters, the terminal's encoding may not: show an escape, go on.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(list(arguments), prog_name="dms-frontend")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else ExitCode.ERROR
+    except CliError as error:
+        return _explain(error.cause, error.remedy, error.code)
+    except (DmsError, TaskStateError) as error:
+        return _explain(str(error), "", ExitCode.ERROR)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001  (the last net: a person gets words, not a traceback)
+        if os.environ.get("DMS_DEBUG"):
+            traceback.print_exc()
+        hint = "this is a defect of dms-frontend; DMS_DEBUG=1 shows where"
+        return _explain(f"{type(error).__name__}: {error}", hint, ExitCode.ERROR)
+    return ExitCode.OK
+
+
+def _explain(cause: str, remedy: str, code: ExitCode) -> int:
+    print(f"error: {clean(cause)}", file=sys.stderr)
+    if remedy:
+        print(f"  {clean(remedy)}", file=sys.stderr)
+    return code

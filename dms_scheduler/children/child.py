@@ -1,0 +1,255 @@
+"""The child process itself, which a worker starts: `-m dms_scheduler.children.child FD PARENT`.
+
+It imports the task modules once, then runs one handler at a time in its main thread. It dies with
+its worker, keeps to its memory limit, and tells a handler when to stop: by a message, by SIGTERM,
+or because its worker was not heard of before the lease's deadline.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from app.tasks import LeaseLost, TaskCancelled, TaskLoadError, get_definition
+from dms_scheduler.children import protocol
+from dms_scheduler.definitions import load_task_modules
+from dms_scheduler.handler import Outcome, TaskView, call_blocking
+
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_SECONDS = 0.2
+
+
+class Control:
+    """One job's TaskControl, on the child's side of the channel."""
+
+    def __init__(self, link: "Link", deadline: float) -> None:
+        self._link = link
+        self._reason: str | None = None
+        self._cancelled = False
+        self._watchers: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+        self.deadline_monotonic = deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the worker asked for the end."""
+        return self._cancelled
+
+    def check(self) -> None:
+        """Raise TaskCancelled or LeaseLost when the handler must stop."""
+        if self._cancelled:
+            raise TaskCancelled(self._reason or "the task was told to stop")
+        if time.monotonic() >= self.deadline_monotonic:
+            raise LeaseLost(
+                "this worker could not renew the task's lease in time, so another one may run the "
+                "task: this attempt changes nothing more"
+            )
+
+    def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
+        """Keep the newest values; a thread sends them a few times a second."""
+        self._link.progress(values, advanced=advanced)
+
+    def log(self, message: str) -> None:
+        """Send one line; waits when the worker cannot keep up, for lines are not dropped."""
+        self._link.send({"kind": "log", "message": str(message)})
+
+    def on_cancel(self, call: Callable[[], object]) -> None:
+        """Call `call` when the worker asks for the end, or now."""
+        with self._lock:
+            if not self._cancelled:
+                self._watchers.append(call)
+                return
+        call()
+
+    def flag(self) -> None:
+        """What a signal handler may do: set the flag, take no lock."""
+        self._cancelled = True
+
+    def cancel(self, reason: str | None) -> None:
+        """Set the flag and wake whoever waits for it."""
+        self._reason = reason
+        with self._lock:
+            self._cancelled = True
+            watchers, self._watchers = self._watchers, []
+        for call in watchers:
+            with contextlib.suppress(RuntimeError):  # its event loop may have closed just now
+                call()
+
+
+class Link:
+    """The child's end of the channel: a reader thread, a sender of progress, and plain sends."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._progress: tuple[dict[str, Any], bool] | None = None
+        self._progress_lock = threading.Lock()
+        self._fresh = threading.Event()
+        self.jobs: queue.SimpleQueue[tuple[TaskView, Control] | None] = queue.SimpleQueue()
+        self.control: Control | None = None
+
+    def start(self) -> None:
+        """Start both threads; they end with the process."""
+        for run in (self._read, self._send_progress):
+            threading.Thread(target=run, name=f"dms{run.__name__}", daemon=True).start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message; a worker that is gone makes it a no-op, for its end is ours too."""
+        frame = protocol.encode(message)
+        with self._sending, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._channel.sendall(frame)
+
+    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
+        """Replace what waits to be sent; "advanced" sticks until it is sent."""
+        protocol.encode(
+            {"kind": "progress", "values": values}
+        )  # a bad value fails where it is made
+        with self._progress_lock:
+            before = self._progress is not None and self._progress[1]
+            self._progress = (dict(values), advanced or before)
+        self._fresh.set()
+
+    def flush_progress(self) -> None:
+        """Send what waits."""
+        with self._progress_lock:
+            waiting, self._progress = self._progress, None
+            self._fresh.clear()
+        if waiting is not None:
+            self.send({"kind": "progress", "values": waiting[0], "advanced": waiting[1]})
+
+    def _send_progress(self) -> None:
+        while True:
+            self._fresh.wait()
+            self.flush_progress()
+            time.sleep(_PROGRESS_SECONDS)
+
+    def _read(self) -> None:
+        message = self._next()
+        while message is not None:
+            self._handle(message)
+            message = self._next()
+        if self.control is not None:
+            self.control.deadline_monotonic = 0.0  # no worker, no lease
+        self.jobs.put(None)
+
+    def _next(self) -> dict[str, Any] | None:
+        try:
+            return protocol.receive(self._channel)
+        except (OSError, ValueError):
+            return None
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        control = self.control
+        if message["kind"] == "run":
+            self.control = Control(self, float(message["deadline"]))
+            self.jobs.put((TaskView.model_validate(message["task"]), self.control))
+        elif message["kind"] == "deadline" and control is not None:
+            control.deadline_monotonic = float(message["at"])
+        elif message["kind"] == "cancel" and control is not None:
+            control.cancel(message.get("reason"))
+
+
+def main(arguments: list[str]) -> int:
+    """Live until the worker closes the channel; returns the exit code."""
+    descriptor, parent = int(arguments[0]), int(arguments[1])
+    _die_with(parent)
+    channel = socket.socket(fileno=descriptor)
+    channel.set_inheritable(False)
+    setup = protocol.receive(channel)
+    if setup is None:
+        return 0
+    link = Link(channel)
+    if not _warm_up(link, setup):
+        return 1
+    link.start()
+    link.send({"kind": "ready"})
+    while (job := link.jobs.get()) is not None:
+        outcome = _run(link, *job)
+        link.flush_progress()
+        link.send({"kind": "end", "outcome": outcome.to_json()})
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the worker dies; leave at once if it has died already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _warm_up(link: Link, setup: dict[str, Any]) -> bool:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    _prepare_output(sys.stdout, sys.stderr)
+    sys.path[:] = setup["sys_path"]
+    try:
+        load_task_modules(setup["modules"])
+    except TaskLoadError as error:
+        link.send({"kind": "broken", "error": str(error)})
+        return False
+    _limit_memory(int(setup["memory_bytes"]))
+    return True
+
+
+def _prepare_output(*streams: TextIO) -> None:
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace", line_buffering=True)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(levelname)s:%(name)s:%(message)s"
+    )
+
+
+def _limit_memory(limit: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _run(link: Link, view: TaskView, control: Control) -> Outcome:
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        control.flag()
+
+    signal.signal(signal.SIGTERM, on_term)
+    before = _traces()
+    definition = get_definition(view.service)
+    if definition is None:
+        return Outcome(kind="failure", error=f"the child process has no task {view.service!r}")
+    outcome = call_blocking(definition, view, control)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return outcome if _traces() == before else replace(outcome, worn=True)
+
+
+def _traces() -> tuple[int, bool, str]:
+    """What a handler may leave behind: threads, processes, another working directory."""
+    me = Path("/proc/self/task")
+    children = any(
+        (task / "children").read_text() for task in me.iterdir() if (task / "children").exists()
+    )
+    return threading.active_count(), children, _directory()
+
+
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,247 @@
+"""Calling one handler and telling how it ended; the same in a child process and inline."""
+
+import asyncio
+import inspect
+import json
+import traceback as tracebacks
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.tasks import (
+    LeaseLost,
+    PermanentFailure,
+    RetryLater,
+    Task,
+    TaskCancelled,
+    TaskControl,
+    TaskDefinition,
+    TaskStatus,
+    running,
+)
+from dms_scheduler.plain import plain
+
+MAX_RESULT_BYTES = 8 * 1024 * 1024
+_MAX_TRACEBACK_CHARACTERS = 16_384
+
+
+class TaskView(BaseModel):
+    """What a handler may know of its task's record; JSON on the way to a child process."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    service: str
+    user_id: str
+    parameters: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    attempts: int
+    max_attempts: int
+    epoch: int
+    description: str | None
+
+
+class CancellableControl(TaskControl, Protocol):
+    """A control that can wake an event loop when the task is cancelled."""
+
+    def on_cancel(self, call: Callable[[], object]) -> None:
+        """Call `call` (from any thread) when the task is cancelled, or now if it is already."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one call of a handler ended.
+
+    "invalid" parameters and a failure that is not `retryable` end the task. `message` is a line
+    for the log, `error` what the failed task shows, `delay_seconds` the handler's own wish.
+    `worn` says that the process that ran it should not run another.
+    """
+
+    kind: Literal["success", "failure", "invalid", "cancelled", "lease_lost"]
+    data: Any = None
+    message: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    retryable: bool = True
+    delay_seconds: float | None = None
+    worn: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields; `data` is JSON-able already."""
+        return asdict(self)
+
+
+def call_blocking(
+    definition: TaskDefinition[Any, Any], view: TaskView, control: CancellableControl
+) -> Outcome:
+    """Run the handler in this thread, which has no event loop: a child's main thread."""
+    task = _task(definition, view)
+    if isinstance(task, Outcome):
+        return task
+    try:
+        with running(task, control):
+            result = definition.handler(task)
+            if inspect.isawaitable(result):
+                result = asyncio.run(_awaited(result, control))
+    except BaseException as error:  # noqa: BLE001 - also SystemExit: a handler's end is told, not followed
+        return failed(error)
+    return succeeded(result)
+
+
+async def call_inline(
+    definition: TaskDefinition[Any, Any], view: TaskView, control: TaskControl
+) -> Outcome:
+    """Run the handler in the worker's process: a coroutine in its loop, a function in a thread.
+
+    A cancelled coroutine ends as "cancelled": the caller, who cancelled, knows why.
+    """
+    task = _task(definition, view)
+    if isinstance(task, Outcome):
+        return task
+    try:
+        with running(task, control):
+            if inspect.iscoroutinefunction(definition.handler):
+                return succeeded(await definition.handler(task))
+            call = cast("Callable[[Task[Any, Any]], Any]", definition.handler)
+            result = await asyncio.to_thread(call, task)
+            return succeeded(await result if inspect.isawaitable(result) else result)
+    except asyncio.CancelledError as error:
+        return failed(error)
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        return failed(error)
+    except SystemExit as error:
+        return failed(error)
+
+
+async def _awaited(result: Awaitable[Any], control: CancellableControl) -> Any:
+    """Await an async handler in a child, and cancel it when the control says so."""
+    work = asyncio.ensure_future(result)
+    loop = asyncio.get_running_loop()
+    control.on_cancel(lambda: loop.call_soon_threadsafe(work.cancel))
+    return await work
+
+
+def _task(definition: TaskDefinition[Any, Any], view: TaskView) -> Task[Any, Any] | Outcome:
+    payload: Any = view.parameters
+    model = definition.options.payload
+    if model is not None:
+        try:
+            payload = model.model_validate(view.parameters)
+        except ValidationError as error:
+            return Outcome(kind="invalid", error=_explain(error, definition.id), retryable=False)
+    return Task(
+        id=view.id,
+        type=view.service,
+        status=TaskStatus.RUNNING,
+        payload=payload,
+        user_id=view.user_id,
+        attempts=view.attempts,
+        max_attempts=view.max_attempts,
+        created_at=view.created_at,
+        updated_at=view.updated_at,
+        started_at=view.started_at,
+        description=view.description,
+        epoch=view.epoch,
+    )
+
+
+def _explain(error: ValidationError, service: str) -> str:
+    """One sentence a problem; the values stay out, for one of them may be a secret."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'parameters'}: "
+        f"{problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems
+    ]
+    return f"the parameters do not fit {service!r}: {'; '.join(told)}"
+
+
+def succeeded(result: Any) -> Outcome:
+    """The outcome that a handler's return value means."""
+    try:
+        value = plain(result)
+        size = len(json.dumps(value, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as error:
+        return Outcome(
+            kind="failure",
+            error=f"the handler's result cannot be written as JSON: {error}; return plain values",
+            retryable=False,
+        )
+    if size > MAX_RESULT_BYTES:
+        return Outcome(
+            kind="failure",
+            error=f"the handler's result is {size} bytes of JSON, more than {MAX_RESULT_BYTES}: "
+            "write large results to a file and return its path",
+            retryable=False,
+        )
+    return _read_envelope(value)
+
+
+def _read_envelope(value: Any) -> Outcome:
+    """Honour `{"status": "success"|"failure", "message", "data"}`; all else is the data itself."""
+    if not isinstance(value, Mapping):
+        return Outcome(kind="success", data=value)
+    answer = cast("Mapping[str, Any]", value)
+    status = answer.get("status")
+    only_envelope = set(answer) <= {"status", "message", "data"}
+    message = None if answer.get("message") is None else str(answer["message"])
+    if status == "failure":
+        rest = {key: item for key, item in answer.items() if key not in {"status", "message"}}
+        return Outcome(
+            kind="failure",
+            data=answer.get("data") if only_envelope else rest,
+            error=message or "the handler answered that it failed, without a message",
+            retryable=False,
+        )
+    if status == "success" and only_envelope:
+        return Outcome(kind="success", data=answer.get("data"), message=message)
+    return Outcome(kind="success", data=value)
+
+
+def failed(error: BaseException) -> Outcome:
+    """The outcome that an exception out of a handler means."""
+    if isinstance(error, (TaskCancelled, asyncio.CancelledError)):
+        return Outcome(kind="cancelled", error=str(error) or None, worn=True)
+    if isinstance(error, LeaseLost):
+        return Outcome(kind="lease_lost", error=str(error), worn=True)
+    if isinstance(error, PermanentFailure):
+        return _with_data(
+            Outcome(kind="failure", error=str(error), retryable=False, worn=True), error.data
+        )
+    if isinstance(error, RetryLater):
+        outcome = Outcome(
+            kind="failure", error=str(error), delay_seconds=error.delay_seconds, worn=True
+        )
+        return _with_data(outcome, error.data)
+    return Outcome(kind="failure", error=_reason(error), traceback=_traceback(error), worn=True)
+
+
+def _with_data(outcome: Outcome, data: Any) -> Outcome:
+    checked = succeeded({"status": "success", "data": data})
+    if checked.kind != "success":
+        return replace(outcome, error=f"{outcome.error} ({checked.error})")
+    return replace(outcome, data=checked.data)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "MemoryError: the task needed more memory than DMS_CHILD_MEMORY_BYTES allows a child"
+    if isinstance(error, SystemExit):
+        return f"the handler left its process by sys.exit({error.code!r})"
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the handler on; our own frames above it tell the user nothing."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__") == __name__:
+        frame = frame.tb_next
+    lines = tracebacks.format_exception(type(error), error, frame or error.__traceback__)
+    return "".join(lines)[-_MAX_TRACEBACK_CHARACTERS:]

@@ -1,0 +1,102 @@
+"""One call of a handler that can be watched and stopped, in a child process or inline."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from app.tasks import TaskDefinition
+from dms_scheduler.children import Child, ChildDied, ChildPool
+from dms_scheduler.children.process import JobEvents
+from dms_scheduler.handler import Outcome, TaskView
+from dms_scheduler.inline import InlineJob
+
+
+class Job(Protocol):
+    """A running handler, wherever it runs."""
+
+    @property
+    def task(self) -> asyncio.Task[Outcome]:
+        """Ends with the outcome; it raises nothing but bugs."""
+        ...
+
+    def deadline(self, at: float) -> None:
+        """Until when the lease holds, in time.monotonic seconds."""
+        ...
+
+    def stop(self, reason: str) -> None:
+        """Ask the handler to end."""
+        ...
+
+    async def kill(self) -> None:
+        """End it by force where that is possible, and return when it is gone."""
+        ...
+
+
+class ChildJob:
+    """A handler in a child process: stopped by message and SIGTERM, killed with its group."""
+
+    def __init__(self, child: Child, view: TaskView, deadline: float, events: JobEvents) -> None:
+        self._child = child
+        self._task = asyncio.create_task(_run(child, view, deadline, events))
+
+    @property
+    def task(self) -> asyncio.Task[Outcome]:
+        """Ends with the outcome; a child that died is a failed attempt."""
+        return self._task
+
+    @property
+    def clean(self) -> bool:
+        """Whether the child may be used again."""
+        done = self._task.done() and not self._task.cancelled() and self._task.exception() is None
+        return done and not self._task.result().worn and self._child.usable
+
+    def deadline(self, at: float) -> None:
+        """Tell the child until when the lease holds."""
+        self._child.deadline(at)
+
+    def stop(self, reason: str) -> None:
+        """Ask the handler to end, and everything that it started."""
+        self._child.stop(reason)
+
+    async def kill(self) -> None:
+        """Kill the process group, and return when it is gone and the outcome is known."""
+        await self._child.kill()
+        await asyncio.wait({self._task})
+
+
+@asynccontextmanager
+async def start_job(
+    pool: ChildPool,
+    definition: TaskDefinition[Any, Any],
+    view: TaskView,
+    deadline: float,
+    events: JobEvents,
+) -> AsyncGenerator[Job]:
+    """Start the handler where its definition wants it; raises ChildError when no child starts.
+
+    On leaving, a child that is not clean has been killed with all that it started.
+    """
+    if definition.isolation == "inline":
+        inline = InlineJob(definition, view, deadline, events)
+        try:
+            yield inline
+        finally:
+            inline.abandon()
+        return
+    child = await pool.acquire()
+    job = ChildJob(child, view, deadline, events)
+    try:
+        yield job
+    finally:
+        clean = job.clean
+        if not clean:
+            await job.kill()
+        pool.give_back(child, worn=not clean)
+
+
+async def _run(child: Child, view: TaskView, deadline: float, events: JobEvents) -> Outcome:
+    try:
+        return await child.run(view, deadline, events)
+    except ChildDied as error:
+        return Outcome(kind="failure", error=str(error), worn=True)

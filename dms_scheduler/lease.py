@@ -1,0 +1,154 @@
+"""One attempt's lease: kept by heartbeats, which take progress out and bring cancellations in."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from task_state import (
+    FencedError,
+    InvalidRequestError,
+    StoreUnavailableError,
+    TaskNotFoundError,
+    TaskStatus,
+)
+from task_state.managed import ManagedTasks
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
+_MARGIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEvents:
+    """Whom a lease tells what: all called in the event loop, and quick."""
+
+    deadline: Callable[[float], None]
+    cancel_requested: Callable[[], None]
+    fenced: Callable[[], None]
+    expired: Callable[[], None]
+
+
+class Lease:
+    """Keeps one attempt's lease from `begun` (time.monotonic seconds, taken before begin) on.
+
+    The handler must have stopped at `deadline`, 15 seconds (a quarter, for short leases) before
+    the lease ends; each heartbeat moves both on, counted from before it was sent.
+    """
+
+    def __init__(
+        self,
+        managed: ManagedTasks,
+        task_id: str,
+        epoch: int,
+        *,
+        lease_seconds: float,
+        heartbeat_seconds: float,
+        begun: float,
+    ) -> None:
+        self._managed = managed
+        self._task_id = task_id
+        self._epoch = epoch
+        self._lease = lease_seconds
+        self._heartbeat = heartbeat_seconds
+        self._sent = begun
+        self._ends = begun + lease_seconds
+        self._wake = asyncio.Event()
+        self._progress: dict[str, Any] | None = None
+        self._advanced = False
+        self._urgent = False
+
+    @property
+    def deadline(self) -> float:
+        """When the handler must change nothing more: time.monotonic seconds."""
+        return self._ends - min(_MARGIN_SECONDS, self._lease / 4)
+
+    @property
+    def waiting_progress(self) -> dict[str, Any] | None:
+        """Progress that no heartbeat has taken along yet."""
+        return self._progress
+
+    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
+        """Send this with the next heartbeat, in a second at most; the newest one counts."""
+        self._progress = values
+        self._advanced = self._advanced or advanced
+        self._wake.set()
+
+    def beat_now(self) -> None:
+        """Ask the store at once: somebody said that the task was cancelled."""
+        self._urgent = True
+        self._wake.set()
+
+    async def run(self, events: LeaseEvents) -> None:
+        """Keep the lease until cancelled, or until the task goes on without this attempt."""
+        wait = self._heartbeat
+        while True:
+            await self._until_due(wait)
+            answer = await self._beat(events)
+            if answer is None:
+                return
+            wait = answer
+
+    async def _until_due(self, wait: float) -> None:
+        """Wait for the next heartbeat: sooner for progress, but not within a second of the last."""
+        await self._woken(wait)
+        early = self._sent + _PROGRESS_SECONDS - time.monotonic()
+        if early > 0 and not self._urgent:
+            await self._woken(early, only_urgent=True)
+        self._wake.clear()
+        self._urgent = False
+
+    async def _woken(self, seconds: float, *, only_urgent: bool = False) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+                while only_urgent and not self._urgent:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _beat(self, events: LeaseEvents) -> float | None:
+        """One heartbeat; the seconds until the next, or None when it was the last."""
+        values, advanced = self._progress, self._advanced
+        self._progress, self._advanced = None, False
+        self._sent = time.monotonic()
+        try:
+            status = await self._managed.heartbeat(
+                self._task_id,
+                self._epoch,
+                lease_seconds=self._lease,
+                progress=values,
+                advanced=advanced,
+            )
+        except (FencedError, TaskNotFoundError):
+            events.fenced()
+            return None
+        except InvalidRequestError as error:
+            self._refused(error)
+            return _AGAIN_SECONDS
+        except StoreUnavailableError:
+            self._keep(values, advanced=advanced)
+            if time.monotonic() >= self._ends:
+                events.expired()
+            return min(_AGAIN_SECONDS, self._heartbeat)
+        self._ends = self._sent + self._lease
+        events.deadline(self.deadline)
+        if status is TaskStatus.CANCEL_REQUESTED:
+            events.cancel_requested()
+        return self._heartbeat
+
+    def _keep(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
+        if self._progress is None:
+            self._progress = values
+        self._advanced = self._advanced or advanced
+
+    def _refused(self, error: InvalidRequestError) -> None:
+        logger.warning(
+            "Progress was refused",
+            extra={"action": "task.progress", "task_id": self._task_id, "error": str(error)},
+        )

@@ -1,0 +1,195 @@
+"""The scheduler service's ASGI application: takes tasks from the frontend, queues them for workers.
+
+It holds no truth: the record in the task store decides what is queued. Building it does no I/O.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.errors import add_error_handlers, problem
+from app.api.middleware import EdgeMiddleware
+from app.api.responses import json_response
+from app.core.config import Settings, get_settings
+from app.core.metrics import METRICS_CONTENT_TYPE, Metrics
+from app.tasks import definitions
+from dms_scheduler.definitions import (
+    UnknownServiceError,
+    describe,
+    load_task_modules,
+    require_definition,
+)
+from dms_scheduler.engine import EngineClient, quiet_engine_logs
+from dms_scheduler.rescuer import Rescuer, RescuerSettings
+from dms_scheduler.store import store_settings
+from task_state import StoreUnavailableError, TransitionError
+from task_state.managed import Waiting
+from task_state.redis import RedisRepositoryProvider
+
+logger = logging.getLogger(__name__)
+
+QUEUED: Final = "QUEUED"
+
+TaskId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+
+
+class TaskRequest(BaseModel):
+    """`POST /task`. The parameters are the record's: what stands here is not believed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: TaskId
+    service: Name
+    user_id: Name
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class CancelRequest(BaseModel):
+    """`POST /cancel`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: TaskId
+    service: Name
+    user_id: Name
+
+
+class SchedulerService:
+    """What the routes do, on the task store and the engine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.provider = RedisRepositoryProvider(store_settings(settings))
+        self.engine = EngineClient(
+            settings.redis_write_url, timeout_seconds=settings.redis_timeout_seconds
+        )
+        self._modules = settings.task_modules
+        self._rescuer = Rescuer(
+            self.provider, self.engine, RescuerSettings.of(settings.heartbeat_seconds)
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Load the definitions (or refuse to start), then rescue until the end. Redis may be away:
+        it is looked for when a request needs it."""
+        quiet_engine_logs()
+        load_task_modules(self._modules)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.provider.close)
+            await self.engine.start()
+            stack.push_async_callback(self.engine.close)
+            rescuer = asyncio.create_task(self._rescuer.run(), name="rescuer")
+            stack.push_async_callback(_cancel, rescuer)
+            yield
+
+    async def take(self, request: TaskRequest) -> str | None:
+        """Queue the task's next attempt; None when it was queued, else the state it is in."""
+        require_definition(request.service)
+        managed = await self.provider.get_managed()
+        accepted = await managed.accept(request.task_id)
+        if not isinstance(accepted, Waiting):
+            return accepted.value
+        await self.engine.enqueue(accepted.task_id, accepted.epoch)
+        return None
+
+    async def cancel(self, request: CancelRequest) -> str:
+        """Ask the task to end, wake its worker, and withdraw what is queued; the task's state.
+        One that has ended already stays as it is."""
+        managed = await self.provider.get_managed()
+        try:
+            status = await managed.cancel(
+                request.task_id, service=request.service, user_id=request.user_id
+            )
+        except TransitionError as error:
+            return error.current
+        record = await (await self.provider.get_repository()).get(request.task_id)
+        if record is not None:
+            await self.engine.cancel(record.task_id, record.epoch)
+            await self.engine.cancel(record.task_id, record.epoch + 1)
+        return "DELETED" if status is None else status.value
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, from the environment's settings unless some are passed."""
+    settings = get_settings() if settings is None else settings
+    service = SchedulerService(settings)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="dms-scheduler",
+        summary="Accepts tasks for DMS workers.",
+        lifespan=lifespan,
+    )
+    add_error_handlers(app)
+    app.add_exception_handler(UnknownServiceError, _unknown_service)
+    own_name = urlsplit(settings.scheduler_base_url).hostname or ""
+    app.add_middleware(
+        EdgeMiddleware, allowed_hosts=[*settings.allowed_hosts, own_name], metrics=metrics
+    )
+    _add_task_routes(app, service)
+    _add_health_routes(app, service, metrics)
+    return app
+
+
+def _add_task_routes(app: FastAPI, service: SchedulerService) -> None:
+    @app.post("/task")
+    async def take_task(request: TaskRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Queue a task: 202 QUEUED, or 200 with its state when it is past that."""
+        state = await service.take(request)
+        if state is None:
+            return json_response({"status": QUEUED}, 202)
+        return json_response({"status": state})
+
+    @app.post("/cancel")
+    async def cancel_task(request: CancelRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Ask a task to end; its state now."""
+        return json_response({"status": await service.cancel(request)})
+
+    @app.get("/definitions")
+    async def list_definitions() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """What can be run, with each definition's parameters as a JSON schema."""
+        return json_response({"definitions": [describe(each) for each in definitions().values()]})
+
+
+def _add_health_routes(app: FastAPI, service: SchedulerService, metrics: Metrics) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """The process lives."""
+        return json_response({"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Whether tasks can be taken now."""
+        try:
+            await service.provider.ping()
+        except StoreUnavailableError as error:
+            return json_response({"status": "unavailable", "detail": str(error)}, 503)
+        return json_response({"status": "ok"})
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Counters for Prometheus."""
+        return Response(metrics.render(), media_type=METRICS_CONTENT_TYPE)
+
+
+async def _unknown_service(request: Request, error: Exception) -> Response:
+    kind = (404, "unknown-service", "No such task definition")
+    return problem(kind, str(error), request.url.path)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

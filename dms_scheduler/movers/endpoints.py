@@ -1,0 +1,167 @@
+"""Opens both ends of a move: checks what they are, that they do not overlap, and locks one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from dms_scheduler.movers.contract import Control, DestinationBusy, Refused
+from dms_scheduler.movers.oserrors import as_mover_error
+from dms_scheduler.movers.paths import (
+    READ_DIRECTORY,
+    Location,
+    ancestry,
+    descend,
+    identity,
+    kind_of,
+    status_at,
+)
+
+# NFS and others that keep no lock for a directory, or none at all.
+_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open source: a directory, or with a `name` that file in the directory."""
+
+    fd: int
+    name: str | None
+    status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An open destination; `fd` is None if it does not exist and must not be made."""
+
+    fd: int | None
+    name: str | None
+    is_root: bool
+
+
+def open_source(location: Location, stack: ExitStack) -> Source:
+    """Open the source; `stack` closes it.
+
+    Raises:
+        MoverError: it is not there, not permitted, or neither a directory nor a file.
+
+    """
+    try:
+        fd, rest = descend(location)
+        stack.callback(os.close, fd)
+        if not rest:
+            return Source(_readable(fd, stack), None, os.fstat(fd))
+        status = status_at(fd, rest[0])
+    except OSError as error:
+        raise as_mover_error(error, location.text) from error
+    if status is None:
+        message = f"source {location.text!r} does not exist; check the path"
+        raise Refused(message, error_class="not_found")
+    if len(rest) == 1 and stat.S_ISREG(status.st_mode) and not location.wants_directory:
+        return Source(fd, rest[0], status)
+    message = f"source {location.text!r}: {rest[0]!r} is {kind_of(status)}"
+    raise Refused(message, error_class="bad_source")
+
+
+def open_target(location: Location, source: Source, stack: ExitStack, *, create: bool) -> Target:
+    """Open the destination, making what is missing if `create`; `stack` closes it.
+
+    A file goes into an existing directory, or a path that ends with a slash, under its own name;
+    any other path is the file's new path.
+
+    Raises:
+        MoverError: it overlaps the source, is blocked by another kind of file, or not permitted.
+
+    """
+    try:
+        fd, rest = descend(location)
+        stack.callback(os.close, fd)
+        missing, name = _split(location, source, rest)
+        _refuse_blocked(fd, missing, location)
+        _refuse_overlap(fd, source, missing, name)
+        if missing and not create:
+            return Target(None, name, location.is_root)
+        return Target(_make(fd, missing, stack), name, location.is_root)
+    except OSError as error:
+        raise as_mover_error(error, location.text) from error
+
+
+def _split(
+    location: Location, source: Source, rest: tuple[str, ...]
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the directories that are missing, and the file's name if the source is a file."""
+    if source.name is None:
+        return rest, None
+    if not rest or location.wants_directory:
+        return rest, source.name
+    return rest[:-1], rest[-1]
+
+
+def _refuse_blocked(fd: int, missing: tuple[str, ...], location: Location) -> None:
+    status = status_at(fd, missing[0]) if missing else None
+    if status is not None:
+        message = f"destination {location.text!r}: {missing[0]!r} is {kind_of(status)}"
+        raise Refused(message, error_class="bad_destination")
+
+
+def _refuse_overlap(fd: int, source: Source, missing: tuple[str, ...], name: str | None) -> None:
+    if source.name is not None:
+        status = status_at(fd, name) if name and not missing else None
+        overlaps = status is not None and identity(status) == identity(source.status)
+    else:
+        inside_source = identity(source.status) in ancestry(fd)
+        holds_source = not missing and identity(os.fstat(fd)) in ancestry(source.fd)
+        overlaps = inside_source or holds_source
+    if overlaps:
+        raise overlap()
+
+
+def overlap() -> Refused:
+    """Return the error for a source and a destination that hold each other."""
+    message = "source and destination are the same or one lies inside the other; separate them"
+    return Refused(message, error_class="overlap")
+
+
+def _make(fd: int, missing: tuple[str, ...], stack: ExitStack) -> int:
+    for name in missing:
+        # Another task may make the same parents: what matters is what the open below finds.
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=fd)
+        fd = os.open(name, READ_DIRECTORY, dir_fd=fd)
+        stack.callback(os.close, fd)
+    return _readable(fd, stack)
+
+
+def _readable(fd: int, stack: ExitStack) -> int:
+    """Return a descriptor that can be listed and locked for one that is only a place."""
+    opened = os.open(".", READ_DIRECTORY, dir_fd=fd)
+    stack.callback(os.close, opened)
+    return opened
+
+
+def lock_target(target: Target, control: Control) -> None:
+    """Lock the destination until its descriptor is closed, also by the kernel after a kill.
+
+    A directory is locked for this task alone; single files share the directory that they go to,
+    each replaces its own name in one step.
+
+    Raises:
+        DestinationBusy: another task holds it.
+
+    """
+    if target.fd is None:
+        return
+    kind = fcntl.LOCK_EX if target.name is None else fcntl.LOCK_SH
+    try:
+        fcntl.flock(target.fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        message = "another task writes to this destination; wait for it, or cancel it"
+        raise DestinationBusy(message) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise as_mover_error(error, "destination") from error
+        control.log("the destination's file system has no locks: only one task should write there")

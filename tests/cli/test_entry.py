@@ -1,0 +1,112 @@
+"""The console script as people meet it: help, usage errors, what is missing, completion."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.up.plan import Reservation
+
+
+def dms(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own, without settings of the caller."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DMS_")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli.entry", *arguments],
+        env={**own, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "group",
+    ["", "tasks", "up", "serve", "scheduler", "worker", "show-config", "tasks list", "tasks wait"],
+)
+def test_help(group: str) -> None:
+    done = dms(*group.split(), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: dms-frontend")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tasks", "status"], "Missing option '--service'"),
+        (["tasks", "submit", "--service", "s", "--user", "u", "--param", "x"], "name=value"),
+        (["tasks", "list", "--user", "u"], "add --service"),
+        (["tasks", "cancel", "--task-id", "7", "--user", "u"], "belong together"),
+        (["tasks", "list", "--api-base", "nonsense"], "not the address of an API"),
+        (["tasks", "list", "--since", "yesterday"], "neither an age"),
+        (["serve", "--port", "99999"], "65535"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_say_what(arguments: list[str], words: str) -> None:
+    done = dms(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_there_exits_with_5() -> None:
+    reserved = Reservation(0)
+    base = f"http://127.0.0.1:{reserved.port}/api/v1"
+    done = dms("tasks", "users", "--service", "sync", DMS_API_BASE=base)
+    reserved.close()
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 2
+    assert "dms-frontend up" in done.stderr
+
+
+def test_a_bad_setting_is_named() -> None:
+    done = dms("show-config", DMS_EVENT_WORKER_COUNT="many")
+    assert done.returncode == 1
+    assert "DMS_EVENT_WORKER_COUNT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_show_config_masks_secrets() -> None:
+    secrets = {
+        "DMS_OPERATOR_TOKEN": "canary-token",
+        "DMS_REDIS_WRITE_URL": "redis://u:canary-password@127.0.0.1:1/0",
+    }
+    for output in ("table", "json"):
+        done = dms("show-config", "-o", output, **secrets)
+        assert done.returncode == 0
+        assert "DMS_API_PREFIX" in done.stdout
+        assert "canary" not in done.stdout + done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    """A Python that sees our packages and nothing installed: what `task_state` alone would have."""
+    checkout = Path(__file__).parents[2]
+    script = (
+        f"import sys; sys.path.insert(0, {str(checkout)!r}); import cli.entry; cli.entry.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'dms-frontend[server]'" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion_completes(shell: str) -> None:
+    source = dms(_DMS_FRONTEND_COMPLETE=f"source_{shell}")
+    assert source.returncode == 0
+    assert "_DMS_FRONTEND_COMPLETE" in source.stdout
+
+
+def test_completion_offers_the_commands() -> None:
+    offered = dms(
+        _DMS_FRONTEND_COMPLETE="complete_bash", COMP_WORDS="dms-frontend tasks s", COMP_CWORD="2"
+    )
+    assert offered.stdout.split() == ["status", "submit"]

@@ -1,0 +1,73 @@
+"""The contract suite runs on each server that task_state supports."""
+
+from collections.abc import AsyncGenerator, Generator
+from typing import cast
+
+import pytest
+import pytest_asyncio
+
+from task_state.changes import Changes
+from task_state.managed import ManagedTasks
+from task_state.outbox import Outbox
+from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
+from task_state.repository import RedisTaskRepository
+from tests.contract.servers import RealServer, ServerKind, running
+from tests.contract.store import Keyspace
+
+SERVERS = ["valkey", pytest.param("redis", marks=pytest.mark.redis_server)]
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def shared_server(request: pytest.FixtureRequest) -> Generator[RealServer]:
+    """One server a kind for the whole run; the tests empty it."""
+    with running(cast("ServerKind", request.param)) as server:
+        yield server
+
+
+@pytest.fixture(params=SERVERS)
+def own_server(request: pytest.FixtureRequest) -> Generator[RealServer]:
+    """A server of the test's own, on disk at every write: to be stopped, killed and started."""
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with running(cast("ServerKind", request.param), *options) as server:
+        yield server
+
+
+@pytest.fixture
+def keyspace(shared_server: RealServer) -> Generator[Keyspace]:
+    """What the server holds, emptied before the test."""
+    with shared_server.client() as client:
+        client.flushall()
+        yield Keyspace(client)
+
+
+@pytest_asyncio.fixture
+async def provider(
+    shared_server: RealServer, keyspace: Keyspace
+) -> AsyncGenerator[RedisRepositoryProvider]:
+    """A provider on the empty store. The deadline is long: these tests are not about it."""
+    settings = RedisRepositorySettings(write_url=shared_server.url, timeout_seconds=60)
+    opened = RedisRepositoryProvider(settings)
+    await opened.ping()
+    keyspace.note_empty()
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture
+async def repository(provider: RedisRepositoryProvider) -> RedisTaskRepository:
+    return await provider.get_repository()
+
+
+@pytest_asyncio.fixture
+async def managed(provider: RedisRepositoryProvider) -> ManagedTasks:
+    return await provider.get_managed()
+
+
+@pytest_asyncio.fixture
+async def outbox(provider: RedisRepositoryProvider) -> Outbox:
+    return await provider.get_outbox()
+
+
+@pytest_asyncio.fixture
+async def changes(provider: RedisRepositoryProvider) -> Changes:
+    return await provider.get_changes()

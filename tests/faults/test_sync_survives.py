@@ -1,0 +1,163 @@
+"""A real sync of a real tree, while its worker, scheduler, frontend or Redis is killed or paused."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from task_state.changes import Change
+from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
+from tests.support.stack import Stack, eventually
+
+FILES = 48
+FILE_BYTES = 96 * 1024
+# Half the tree a second or so: slow enough to be hit in the middle, on any machine.
+BANDWIDTH = 1_500_000
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    source = tmp_path / "data" / "src"
+    for number in range(FILES):
+        folder = source / f"폴더-{number % 5}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file-{number:03}.bin").write_bytes(os.urandom(FILE_BYTES))
+    return source
+
+
+@pytest.fixture
+def stack(tmp_path: Path, tree: Path) -> Iterator[Stack]:
+    with Stack(tmp_path, roots=[tree.parent], workers=2) as running:
+        yield running
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def logged(stack: Stack, task_id: str) -> int:
+    task = stack.task(task_id)
+    assert task is not None
+    return int(task["logs_total"])
+
+
+def start_sync(stack: Stack, tree: Path) -> str:
+    """Submit the sync, and wait until it has really copied something and has more to copy."""
+    target = tree.parent / "dst"
+    task_id = stack.submit(
+        "sync", "alice", src=str(tree), dst=str(target), bandwidth=BANDWIDTH, transfers=2
+    )
+
+    def copied() -> bool:
+        task = stack.task(task_id)
+        assert task is not None
+        assert task["status"] in {"PENDING", "DISPATCHING", "RUNNING"}, task
+        progress = task["progress"] or {}
+        return task["status"] == "RUNNING" and progress.get("files", 0) >= 1
+
+    eventually(copied, what="the sync copies")
+    return task_id
+
+
+def terminal_changes(stack: Stack, task_id: str) -> list[Change]:
+    async def read() -> list[Change]:
+        provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=stack.redis_url))
+        try:
+            changes = await (await provider.get_changes()).read("0", block_ms=1, count=10_000)
+        finally:
+            await provider.close()
+        return [c for c in changes if c.task_id == task_id and c.kind == "status"]
+
+    return [change for change in asyncio.run(read()) if change.status.is_terminal]
+
+
+def assert_whole(stack: Stack, tree: Path, task_id: str) -> dict[str, Any]:
+    """It completed once, the trees are equal, nothing is left over, every log line is there."""
+    task = stack.wait(task_id, timeout=90)
+    assert task["status"] == "COMPLETED", task
+    target = tree.parent / "dst"
+    assert contents(target) == contents(tree)
+    assert not [path for path in target.rglob(".dms-*")]
+    assert [change.status for change in terminal_changes(stack, task_id)] == ["COMPLETED"]
+    messages = [line.split(",", 1)[1] for line in task["logs"]]
+    assert "Dispatching to scheduler" in messages
+    assert len(messages) == task["logs_total"]
+    return task
+
+
+def running_worker(stack: Stack, task_id: str) -> str:
+    """The part whose process runs the task: it is the one that has the mover's process below it."""
+    pids = {stack.pid(name): name for name in ("worker", "worker-2")}
+
+    def named_in_log() -> str | None:
+        task = stack.task(task_id)
+        assert task is not None
+        lines = [line for line in task["logs"] if "ttempt" in line]
+        found = [name for pid, name in pids.items() if any(f"-{pid}-" in line for line in lines)]
+        return found[-1] if found else None
+
+    worker = eventually(named_in_log, what="the log names the worker")
+    assert worker is not None
+    return worker
+
+
+def test_worker_killed_another_finishes(stack: Stack, tree: Path) -> None:
+    task_id = start_sync(stack, tree)
+    stack.kill(running_worker(stack, task_id), signal.SIGKILL)
+    task = assert_whole(stack, tree, task_id)
+    assert task["epoch"] == 2
+    assert any("was lost in attempt 1" in line for line in task["logs"])
+
+
+@pytest.mark.parametrize("part", ["scheduler", "frontend", "server"])
+def test_part_killed_and_restarted(stack: Stack, tree: Path, part: str) -> None:
+    task_id = start_sync(stack, tree)
+    stack.kill(part, signal.SIGKILL)
+    stack.start(part)
+    assert_whole(stack, tree, task_id)
+
+
+def test_paused_worker_is_fenced(stack: Stack, tree: Path) -> None:
+    task_id = start_sync(stack, tree)
+    paused = running_worker(stack, task_id)
+    stack.kill(paused, signal.SIGSTOP)
+    task = assert_whole(stack, tree, task_id)
+    assert task["epoch"] == 2
+    before = {path: path.stat().st_mtime_ns for path in (tree.parent / "dst").rglob("*")}
+    stack.kill(paused, signal.SIGCONT)
+    after = stack.submit("sync", "alice", src=str(tree), dst=str(tree.parent / "dst-2"))
+    assert stack.wait(after)["status"] == "COMPLETED"
+    eventually(lambda: "fenced" in stack.logs(paused), what="the paused worker learns of its fence")
+    final = stack.task(task_id)
+    assert final is not None
+    assert final["revision"] == task["revision"]
+    assert final["logs_total"] == task["logs_total"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_terminated_worker_gives_back_uncounted(stack: Stack, tree: Path) -> None:
+    task_id = start_sync(stack, tree)
+    worker = running_worker(stack, task_id)
+    assert stack.stop(worker) == 0
+    task = assert_whole(stack, tree, task_id)
+    assert task["epoch"] == 2
+    assert task["attempts"] == 1
+
+
+def test_scheduler_away_task_waits_then_runs(tmp_path: Path, tree: Path) -> None:
+    with Stack(tmp_path, roots=[tree.parent], without=["scheduler"]) as stack:
+        task_id = stack.submit("sync", "bob", src=str(tree), dst=str(tree.parent / "dst"))
+        eventually(lambda: logged(stack, task_id) >= 2, what="a retry is logged")
+        waiting = stack.task(task_id)
+        assert waiting is not None
+        assert waiting["status"] == "DISPATCHING"
+        stack.start("scheduler")
+        assert_whole(stack, tree, task_id)

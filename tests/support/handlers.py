@@ -1,0 +1,210 @@
+"""Task handlers that tests run in real workers: each does one thing, well or badly."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from app.tasks import (
+    PermanentFailure,
+    RetryLater,
+    Task,
+    TaskOptions,
+    current_control,
+    define_task,
+    log,
+    progress,
+)
+
+
+class Numbers(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    first: int
+    second: int = 2
+
+
+def add(task: Task[Numbers]) -> dict[str, Any]:
+    """A sync handler: runs in a child."""
+    log(f"adding in process {os.getpid()}")
+    progress({"phase": "add", "done": 1}, advanced=True)
+    return {"sum": task.payload.first + task.payload.second, "pid": os.getpid()}
+
+
+async def add_inline(task: Task[Numbers]) -> dict[str, Any]:
+    """An async handler: runs in the worker."""
+    log("adding inline")
+    await asyncio.sleep(0)
+    return {"sum": task.payload.first + task.payload.second, "pid": os.getpid()}
+
+
+async def add_async_in_child(task: Task[Numbers]) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return {"sum": task.payload.first + task.payload.second, "pid": os.getpid()}
+
+
+def fail(task: Task[dict[str, Any]]) -> None:
+    raise ValueError(f"the password {task.payload.get('password')} was wrong")
+
+
+def fail_until(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    """Succeeds in the attempt that the parameter names."""
+    if task.attempts < int(task.payload["attempt"]):
+        raise RetryLater("not yet", delay_seconds=0.05)
+    return {"attempts": task.attempts, "epoch": task.epoch}
+
+
+def fail_for_good(task: Task[dict[str, Any]]) -> None:
+    raise PermanentFailure("nothing to be done", data={"paths": ["a", "b"]})
+
+
+def answer_failure(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    return {"status": "failure", "message": "it is full", "data": {"left": 0}}
+
+
+def no_json(task: Task[dict[str, Any]]) -> object:
+    return object()
+
+
+def polite(task: Task[dict[str, Any]]) -> None:
+    """Runs until it is told to stop, and leaves a note that it cleaned up."""
+    _mark(task, "started")
+    control = current_control()
+    try:
+        while True:
+            control.check()
+            progress({"at": time.monotonic()}, advanced=True)
+            time.sleep(0.02)
+    finally:
+        _mark(task, "cleaned")
+
+
+async def polite_inline(task: Task[dict[str, Any]]) -> None:
+    _mark(task, "started")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        _mark(task, "cleaned")
+
+
+def stubborn(task: Task[dict[str, Any]]) -> None:
+    """Ignores every request to stop, and so does the process that it starts."""
+    code = "import signal,time\nsignal.signal(15,signal.SIG_IGN)\nwhile 1: time.sleep(1)"
+    grandchild = subprocess.Popen([sys.executable, "-S", "-c", code])
+    _mark(task, "grandchild", str(grandchild.pid))
+    while True:
+        time.sleep(1)
+
+
+def until_file(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    """Waits for a file, checking as a mover does; tells who ran it."""
+    _mark(task, "started", str(os.getpid()))
+    control = current_control()
+    wanted = Path(task.payload["file"])
+    while not wanted.exists():
+        control.check()
+        time.sleep(0.02)
+    control.check()
+    return {"epoch": task.epoch, "attempts": task.attempts, "pid": os.getpid()}
+
+
+def steps(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    """Writes a numbered line to a file a step, each only after a check, as a mover renames."""
+    control = current_control()
+    target = Path(task.payload["file"])
+    count = int(task.payload["count"])
+    for number in range(count):
+        control.check()
+        with target.open("a") as out:
+            out.write(f"{task.epoch} {number} {time.monotonic()}\n")
+        log(f"step {number}")
+        time.sleep(float(task.payload.get("pause", "0.05")))
+    return {"steps": count, "epoch": task.epoch}
+
+
+def die(task: Task[dict[str, Any]]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(task: Task[dict[str, Any]]) -> None:
+    os._exit(7)
+
+
+def kill_worker(task: Task[dict[str, Any]]) -> None:
+    """Poison: takes its worker with it."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def print_much(task: Task[dict[str, Any]]) -> int:
+    """Prints the number of bytes that it is told."""
+    left = int(task.payload["bytes"])
+    line = b"x" * 65_535 + b"\n"
+    while left > 0:
+        left -= os.write(1, line[: min(left, len(line))])
+    return int(task.payload["bytes"])
+
+
+def log_much(task: Task[dict[str, Any]]) -> int:
+    for number in range(int(task.payload["lines"])):
+        log(f"line {number}")
+    return int(task.payload["lines"])
+
+
+def eat_memory(task: Task[dict[str, Any]]) -> None:
+    hoard: list[bytearray] = []
+    while True:
+        hoard.append(bytearray(16 * 1024 * 1024))
+
+
+def odd_bytes(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    """Names that are no UTF-8 and words that are no ASCII must get through everywhere."""
+    name = os.fsdecode(b"\xff\xfe")
+    log(f"파일 {name}")
+    progress({"current": name})
+    os.write(1, "출력 ".encode() + b"\xff\n")
+    return {"name": name, "korean": "데이터"}
+
+
+def litter(task: Task[dict[str, Any]]) -> int:
+    """Leaves a process behind."""
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
+def _mark(task: Task[dict[str, Any]], name: str, text: str = "") -> None:
+    folder = task.payload.get("folder")
+    if folder is not None:
+        path = Path(folder) / f"{name}.{task.epoch}"
+        path.with_suffix(".part").write_text(text)
+        path.with_suffix(".part").rename(path)
+
+
+_TYPED = TaskOptions(payload=Numbers, max_attempts=3)
+define_task("t.add", add, _TYPED)
+define_task("t.add-inline", add_inline, _TYPED)
+define_task("t.add-async-child", add_async_in_child, TaskOptions(payload=Numbers, isolation="process"))
+define_task("t.fail", fail, {"max_attempts": 2, "retry": "fixed", "retry_delay_seconds": 0.05})
+define_task("t.fail-until", fail_until, {"max_attempts": 3})
+define_task("t.fail-for-good", fail_for_good)
+define_task("t.answer-failure", answer_failure)
+define_task("t.no-json", no_json)
+define_task("t.polite", polite)
+define_task("t.polite-inline", polite_inline)
+define_task("t.stubborn", stubborn)
+define_task("t.timeout", polite, {"timeout_seconds": 0.3, "max_attempts": 1})
+define_task("t.until-file", until_file)
+define_task("t.steps", steps)
+define_task("t.die", die, {"max_attempts": 1})
+define_task("t.leave", leave, {"max_attempts": 1})
+define_task("t.kill-worker", kill_worker)
+define_task("t.print", print_much)
+define_task("t.log", log_much)
+define_task("t.memory", eat_memory, {"max_attempts": 1})
+define_task("t.odd", odd_bytes)
+define_task("t.litter", litter)

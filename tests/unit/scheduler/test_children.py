@@ -1,0 +1,284 @@
+"""Child processes, really started: jobs, limits, ends. No Redis is needed for any of it."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dms_scheduler.children import Child, ChildDied, ChildError, ChildPool, ChildSettings
+from dms_scheduler.handler import TaskView
+
+SETTINGS = ChildSettings(modules=("tests.support.handlers",))
+LATER = 1e12
+
+
+class Words:
+    """Everything that a job said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.values: list[dict[str, Any]] = []
+        self.written = b""
+        self.heard = asyncio.Event()
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+        self.heard.set()
+
+    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
+        self.values.append({**values, "advanced": advanced})
+        self.heard.set()
+
+    def output(self, data: bytes) -> None:
+        self.written += data
+
+    async def room(self) -> None:
+        return
+
+
+def view(service: str, parameters: dict[str, Any] | None = None, epoch: int = 1) -> TaskView:
+    """A task for a handler of tests.support.handlers."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return TaskView(
+        id="task-1", service=service, user_id="hong", parameters=parameters or {},
+        created_at=moment, updated_at=moment, started_at=moment, attempts=1, max_attempts=3,
+        epoch=epoch, description=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def child() -> AsyncGenerator[Child]:
+    started = await Child.start(SETTINGS)
+    yield started
+    await started.kill()
+
+
+async def file_appears(path: Path) -> str:
+    async with asyncio.timeout(30):
+        while not path.exists():
+            await asyncio.sleep(0.01)
+    return path.read_text()
+
+
+def gone(pid: int) -> bool:
+    """Whether no such process is left, zombies aside."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+async def test_one_child_runs_several_jobs(child: Child) -> None:
+    words = Words()
+    first = await child.run(view("t.add", {"first": "1"}), LATER, words)
+    second = await child.run(view("t.add-async-child", {"first": 5, "second": 6}), LATER, words)
+    assert (first.kind, first.data["sum"], second.data["sum"]) == ("success", 3, 11)
+    assert first.data["pid"] == second.data["pid"] == child.pid
+    assert not first.worn
+    assert child.usable
+    assert words.lines == [f"adding in process {child.pid}"]
+    assert words.values == [{"phase": "add", "done": 1, "advanced": True}]
+
+
+async def test_parameters_that_do_not_fit_are_told_without_their_values(child: Child) -> None:
+    wrong = {"first": "secret-value", "third": 1}
+    outcome = await child.run(view("t.add", wrong), LATER, Words())
+    assert (outcome.kind, outcome.retryable) == ("invalid", False)
+    assert "first" in (outcome.error or "")
+    assert "third" in (outcome.error or "")
+    assert "secret-value" not in (outcome.error or "")
+
+
+async def test_an_exception_is_a_failure_with_the_handlers_traceback(child: Child) -> None:
+    outcome = await child.run(view("t.fail", {"password": "p"}), LATER, Words())
+    assert outcome.kind == "failure"
+    assert outcome.error == "ValueError: the password p was wrong"
+    assert "in fail" in (outcome.traceback or "")
+    assert "dms_scheduler/handler.py" not in (outcome.traceback or "")
+    assert outcome.worn
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("t.die", "killed by signal 9 SIGKILL (out of memory?)"),
+        ("t.leave", "left with exit code 7"),
+    ],
+)
+async def test_a_death_in_the_middle_says_how(child: Child, service: str, expected: str) -> None:
+    with pytest.raises(ChildDied) as caught:
+        await child.run(view(service), LATER, Words())
+    assert expected in str(caught.value)
+    assert not child.usable
+
+
+async def test_too_much_memory_is_a_failure_of_the_child_alone() -> None:
+    settings = ChildSettings(modules=SETTINGS.modules, memory_bytes=256 * 1024 * 1024)
+    child = await Child.start(settings)
+    try:
+        outcome = await child.run(view("t.memory"), LATER, Words())
+    finally:
+        await child.kill()
+    assert outcome.kind == "failure"
+    assert "DMS_CHILD_MEMORY_BYTES" in (outcome.error or "")
+
+
+async def test_a_polite_handler_cleans_up_when_it_is_stopped(child: Child, tmp_path: Path) -> None:
+    words = Words()
+    job = asyncio.create_task(child.run(view("t.polite", {"folder": str(tmp_path)}), LATER, words))
+    await file_appears(tmp_path / "started.1")
+    child.stop("the task was cancelled")
+    outcome = await job
+    assert (outcome.kind, outcome.error) == ("cancelled", "the task was cancelled")
+    assert (tmp_path / "cleaned.1").exists()
+    assert not child.usable
+
+
+async def test_a_stubborn_handler_is_killed_with_all_it_started(
+    child: Child, tmp_path: Path
+) -> None:
+    work = child.run(view("t.stubborn", {"folder": str(tmp_path)}), LATER, Words())
+    job = asyncio.create_task(work)
+    grandchild = int(await file_appears(tmp_path / "grandchild.1"))
+    child.stop("enough")
+    assert not (await asyncio.wait({job}, timeout=0.3))[0]
+    await child.kill()
+    assert gone(child.pid)
+    assert gone(grandchild)
+    with pytest.raises(ChildDied):
+        await job
+
+
+async def test_the_lease_stops_a_handler_that_hears_nothing(child: Child, tmp_path: Path) -> None:
+    parameters = {"file": str(tmp_path / "never"), "folder": str(tmp_path)}
+    soon = time.monotonic() + 0.2
+    outcome = await child.run(view("t.until-file", parameters), soon, Words())
+    assert outcome.kind == "lease_lost"
+
+
+async def test_a_deadline_moved_on_lets_it_work(child: Child, tmp_path: Path) -> None:
+    wanted = tmp_path / "go"
+    parameters = {"file": str(wanted), "folder": str(tmp_path)}
+    near = time.monotonic() + 0.5
+    job = asyncio.create_task(child.run(view("t.until-file", parameters), near, Words()))
+    await file_appears(tmp_path / "started.1")
+    child.deadline(LATER)
+    while time.monotonic() < near:
+        await asyncio.sleep(0.02)
+    wanted.touch()
+    assert (await job).kind == "success"
+
+
+async def test_output_is_complete_when_the_job_ends(child: Child) -> None:
+    words = Words()
+    outcome = await child.run(view("t.print", {"bytes": "3000000"}), LATER, words)
+    assert outcome.data == 3_000_000
+    assert len(words.written) == 3_000_000
+
+
+async def test_any_bytes_get_through(child: Child) -> None:
+    words = Words()
+    outcome = await child.run(view("t.odd"), LATER, words)
+    assert outcome.data == {"name": "\\udcff\\udcfe", "korean": "데이터"}
+    assert words.lines == ["파일 \udcff\udcfe"]
+    assert words.written == "출력 ".encode() + b"\xff\n"
+
+
+async def test_a_child_that_left_something_behind_is_not_used_again(child: Child) -> None:
+    outcome = await child.run(view("t.litter"), LATER, Words())
+    assert (outcome.kind, outcome.worn) == ("success", True)
+
+
+async def test_a_child_dies_with_its_worker(tmp_path: Path) -> None:
+    """The worker here is a process of its own, killed without a chance to tell its child."""
+    code = (
+        "import asyncio, sys\n"
+        "from dms_scheduler.children import Child, ChildSettings\n"
+        "async def main():\n"
+        "    child = await Child.start(ChildSettings())\n"
+        "    print(child.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pid = int(await process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    async with asyncio.timeout(20):
+        while not gone(pid):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_module_that_does_not_load_is_named() -> None:
+    with pytest.raises(ChildError, match="no_such_module_of_ours") as caught:
+        await Child.start(ChildSettings(modules=("no_such_module_of_ours",)))
+    assert "DMS_TASK_MODULES" in str(caught.value)
+
+
+async def test_the_operator_token_stays_with_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DMS_OPERATOR_TOKEN", "canary")
+    child = await Child.start(ChildSettings(modules=SETTINGS.modules, data_roots=("/a", "/b")))
+    try:
+        environment = Path(f"/proc/{child.pid}/environ").read_bytes()
+    finally:
+        await child.kill()
+    assert b"canary" not in environment
+    assert b"DMS_DATA_ROOTS=/a:/b" in environment
+
+
+class TestPool:
+    async def test_a_clean_child_is_used_again_and_a_worn_one_is_not(self) -> None:
+        pool = ChildPool(SETTINGS, 1)
+        await pool.start()
+        try:
+            first = await pool.acquire()
+            await first.run(view("t.add", {"first": 1}), LATER, Words())
+            pool.give_back(first, worn=False)
+            second = await pool.acquire()
+            assert second is first
+            pool.give_back(second, worn=True)
+            third = await pool.acquire()
+            assert third is not first
+        finally:
+            await pool.close()
+        assert gone(first.pid)
+        assert gone(third.pid)
+
+    async def test_a_child_that_died_idle_is_replaced(self) -> None:
+        pool = ChildPool(SETTINGS, 1)
+        await pool.start()
+        try:
+            first = await pool.acquire()
+            pool.give_back(first, worn=False)
+            os.kill(first.pid, signal.SIGKILL)
+            async with asyncio.timeout(20):
+                while first.usable:
+                    await asyncio.sleep(0.01)
+            second = await pool.acquire()
+            outcome = await second.run(view("t.add", {"first": 1}), LATER, Words())
+        finally:
+            await pool.close()
+        assert outcome.kind == "success"
+
+    async def test_as_many_as_are_needed_run_at_once(self, tmp_path: Path) -> None:
+        pool = ChildPool(SETTINGS, 1)
+        await pool.start()
+        try:
+            children = [await pool.acquire() for _ in range(3)]
+            assert len({child.pid for child in children}) == 3
+        finally:
+            await pool.close()
+        assert all(gone(child.pid) for child in children)
