@@ -8,11 +8,9 @@ from io import TextIOWrapper
 
 import typer
 
-from app.core.errors import DmsError
 from cli.commands import services, tasks, tasks_change, tasks_follow, up
 from cli.errors import CliError, ExitCode
 from cli.output import clean
-from task_state.errors import TaskStateError
 
 app = typer.Typer(
     name="dms-frontend",
@@ -47,8 +45,6 @@ def run(arguments: Sequence[str]) -> int:
         return done.code if isinstance(done.code, int) else ExitCode.ERROR
     except CliError as error:
         return _explain(error.cause, error.remedy, error.code)
-    except (DmsError, TaskStateError) as error:
-        return _explain(str(error), "", ExitCode.ERROR)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the last net: a person gets words, not a traceback)

@@ -62,8 +62,7 @@ class Holding(Enum):
 
 def quiet_engine_logs() -> None:
     """Docket writes two lines a call at INFO, and a banner at start; its warnings are enough."""
-    for name in ("docket", "docket.worker", "docket.docket", "docket.execution"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("docket").setLevel(logging.WARNING)
 
 
 class EngineClient:

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.tasks import TaskDefinition, get_definition
-from dms_scheduler.attempt import Attempt, Stop, Tools
+from dms_scheduler.attempt import Attempt
 from dms_scheduler.definitions import UnknownServiceError
+from dms_scheduler.ending import Stop, Tools
 from dms_scheduler.persist import persist
 from task_state import FencedError, TaskNotFoundError, TaskStatus, TransitionError
 from task_state.managed import Attempt as Begun
@@ -29,6 +30,7 @@ class Executor:
         self._put_back = put_back
         self._calls: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._hints: set[tuple[str, int]] = set()
         self._draining = False
         self._leaving = False
 
@@ -43,7 +45,7 @@ class Executor:
             return
         call = asyncio.create_task(self._call(task_id, epoch), name=f"attempt {task_id}:{epoch}")
         self._calls[key] = call
-        call.add_done_callback(lambda _: self._calls.pop(key, None))
+        call.add_done_callback(lambda _: self._forget(key))
         while not call.done():
             try:
                 await asyncio.shield(call)
@@ -53,12 +55,11 @@ class Executor:
                 current = asyncio.current_task()
                 if current is not None:
                     current.uncancel()
-                if key in self._attempts:
-                    self._attempts[key].look_for_cancel()
+                self._hint(key)
 
-    async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Let running attempts end for `seconds` (less when `hurry` is set); then stop them, give
-        their tasks back, and leave what even then does not end."""
+    async def drain(self, seconds: float, hurry: asyncio.Event) -> bool:
+        """Let running attempts end for `seconds`, or until `hurry` is set; then stop them and give
+        their tasks back. False when some did not even then end, and were left."""
         self._draining = True
         await self._ended(seconds, hurry)
         settings = self._tools.settings
@@ -67,7 +68,7 @@ class Executor:
             attempt.ask(Stop.RELEASE, grace=grace)
         most = max(settings.term_seconds, settings.cancel_grace_seconds) + _WRITE_SECONDS
         await self._ended(most, asyncio.Event())
-        await self._leave()
+        return await self._leave()
 
     async def _ended(self, seconds: float, hurry: asyncio.Event) -> None:
         waiter = asyncio.create_task(hurry.wait())
@@ -79,7 +80,17 @@ class Executor:
         finally:
             waiter.cancel()
 
-    async def _leave(self) -> None:
+    def _hint(self, key: tuple[str, int]) -> None:
+        """The engine says that the task was cancelled; it may say so before the attempt begins."""
+        self._hints.add(key)
+        if key in self._attempts:
+            self._attempts[key].look_for_cancel()
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        del self._calls[key]
+        self._hints.discard(key)
+
+    async def _leave(self) -> bool:
         self._leaving = True
         calls = list(self._calls.values())
         for call in calls:
@@ -89,6 +100,7 @@ class Executor:
             )
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
+        return not calls
 
     async def _call(self, task_id: str, epoch: int) -> None:
         if self._draining:
@@ -127,6 +139,8 @@ class Executor:
         self._attempts[task_id, epoch] = attempt
         if self._draining:
             attempt.ask(Stop.RELEASE, grace=0.0)
+        if (task_id, epoch) in self._hints:
+            attempt.look_for_cancel()
         try:
             await attempt.run()
         finally:

@@ -3,7 +3,6 @@
 import asyncio
 import codecs
 from collections import deque
-from itertools import islice
 
 from dms_scheduler.persist import persist
 from task_state import FencedError, TaskNotFoundError
@@ -36,6 +35,8 @@ class Journal:
         self._epoch = epoch
         self._lines: deque[str] = deque()
         self._dropped = 0
+        self._batches = 0
+        self._batch: tuple[str, list[str], str] | None = None
         self._output: deque[str] = deque()
         self._output_limit = output_limit
         self._output_left = output_limit
@@ -89,7 +90,7 @@ class Journal:
     async def flush(self) -> None:
         """Write all there is, repeating until the store has it or the attempt is over."""
         async with self._writing:
-            while (self._lines or self._output) and not self._over:
+            while (self._lines or self._output or self._batch) and not self._over:
                 await self._write_batch()
             self._something.clear()
             self._full_batch.clear()
@@ -102,24 +103,29 @@ class Journal:
             return
 
     async def _write_batch(self) -> None:
-        lines = list(islice(self._lines, _MOST_LINES_A_WRITE))
-        pieces = list(islice(self._output, _MOST_OUTPUT_A_WRITE))
-        output = "".join(pieces)
+        """Write the next batch, or again the one that a cancelled write has left."""
+        name, lines, output = self._batch = self._batch or self._next_batch()
         try:
             await persist(
-                lambda: self._managed.append_logs(self._task_id, self._epoch, lines, output),
+                lambda: self._managed.append_logs(
+                    self._task_id, self._epoch, lines, output, batch=name
+                ),
                 what="task.log",
                 task_id=self._task_id,
             )
         except (FencedError, TaskNotFoundError):
             self._stop()
-            return
-        # Taken out only now: a cancelled write leaves the batch for the next flush.
-        for _ in lines:
-            self._lines.popleft()
-        for _ in pieces:
-            self._output.popleft()
-        self._make_room()
+        else:
+            self._batch = None
+            self._make_room()
+
+    def _next_batch(self) -> tuple[str, list[str], str]:
+        self._batches += 1
+        lines = [self._lines.popleft() for _ in range(min(len(self._lines), _MOST_LINES_A_WRITE))]
+        pieces = [
+            self._output.popleft() for _ in range(min(len(self._output), _MOST_OUTPUT_A_WRITE))
+        ]
+        return f"{self._epoch}.{self._batches}", lines, "".join(pieces)
 
     def _make_room(self) -> None:
         if len(self._lines) >= _CROWDED_LINES:
@@ -132,6 +138,7 @@ class Journal:
     def _stop(self) -> None:
         """The task goes on without this attempt: nothing it says can be written any more."""
         self._over = True
+        self._batch = None
         self._lines.clear()
         self._output.clear()
         self._room.set()

@@ -18,6 +18,7 @@ from app.api.errors import add_error_handlers, problem
 from app.api.middleware import EdgeMiddleware
 from app.api.responses import json_response
 from app.core.config import Settings, get_settings
+from app.core.logging import configure_logging
 from app.core.metrics import METRICS_CONTENT_TYPE, Metrics
 from app.tasks import definitions
 from dms_scheduler.definitions import (
@@ -70,7 +71,7 @@ class SchedulerService:
         self.engine = EngineClient(
             settings.redis_write_url, timeout_seconds=settings.redis_timeout_seconds
         )
-        self._modules = settings.task_modules
+        self._settings = settings
         self._rescuer = Rescuer(
             self.provider, self.engine, RescuerSettings.of(settings.heartbeat_seconds)
         )
@@ -79,8 +80,9 @@ class SchedulerService:
     async def running(self) -> AsyncGenerator[None]:
         """Load the definitions (or refuse to start), then rescue until the end. Redis may be away:
         it is looked for when a request needs it."""
+        configure_logging(self._settings)
         quiet_engine_logs()
-        load_task_modules(self._modules)
+        load_task_modules(self._settings.task_modules)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.provider.close)
             await self.engine.start()

@@ -59,6 +59,10 @@ class Rescuer:
                     )
                 away = True
                 await asyncio.sleep(min(_AWAY_SECONDS, self._settings.period_seconds))
+            except Exception:
+                # Without a rescuer lost tasks stay lost, so a defect must not end it.
+                logger.exception("A round of the rescuer failed", extra={"action": "rescue"})
+                await asyncio.sleep(self._settings.period_seconds)
 
     async def round(self) -> None:
         """Take tasks back from lost workers, then look after the queue entries that are due."""

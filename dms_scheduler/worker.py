@@ -7,13 +7,15 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from app.core.config import Settings
-from dms_scheduler.attempt import AttemptSettings, Tools
+from app.core.logging import configure_logging
 from dms_scheduler.children import ChildPool, ChildSettings
 from dms_scheduler.definitions import load_task_modules
+from dms_scheduler.ending import AttemptSettings, Tools
 from dms_scheduler.engine import (
     Call,
     EngineClient,
@@ -37,6 +39,7 @@ def run_worker(settings: Settings) -> int:
 
     Returns the exit code. Raises TaskLoadError or ChildError when the task modules do not load.
     """
+    configure_logging(settings)
     quiet_engine_logs()
     load_task_modules(settings.task_modules)
     asyncio.run(_work(settings))
@@ -76,7 +79,7 @@ async def _work(settings: Settings) -> None:
         logger.info("Worker started", extra={"action": "worker.start", "worker": name})
         try:
             await _first_end(signals.stop, taking, rescuing)
-            await executor.drain(settings.drain_seconds, signals.hurry)
+            orderly = await executor.drain(settings.drain_seconds, signals.hurry)
         finally:
             rescuing.cancel()
             await asyncio.wait({taking}, timeout=_ENGINE_STOP_SECONDS)
@@ -84,6 +87,8 @@ async def _work(settings: Settings) -> None:
             await asyncio.wait({rescuing})
         _raise_failure(taking, rescuing)
     logger.info("Worker left", extra={"action": "worker.stop", "worker": name})
+    if not orderly:
+        _leave_threads()
 
 
 @asynccontextmanager
@@ -179,6 +184,14 @@ async def _first_end(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
     finally:
         waiter.cancel()
         stop.set()
+
+
+def _leave_threads() -> None:
+    """End the process, even if an inline handler still runs in a thread, which Python would wait
+    for. Its task's lease runs out, then another worker takes it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _raise_failure(*tasks: asyncio.Task[None]) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,8 @@ from task_state.timezone import to_microseconds
 # Records that one call may look at when no index serves a filter: bounds the script's time. A page
 # that stays short of its limit says so by its cursor.
 SCAN_BUDGET = 2000
+# Order, score and task id of the last record.
+_CURSOR = re.compile(r"([cu][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class PageRequest:
             SCAN_BUDGET,
             "1" if self.countable else "",
             encode_json(self._filters(), "filters"),
-            *(paging.status or tuple(TaskStatus)),
+            *dict.fromkeys(paging.status or TaskStatus),
         ]
 
     def cursor(self, score: str, task_id: str) -> str | None:
@@ -109,19 +112,23 @@ def _bounds(after: datetime | None, before: datetime | None) -> tuple[str, str]:
 def _parse_cursor(cursor: str | None, tag: str) -> tuple[str, str]:
     if not cursor:
         return "", ""
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        found, score, task_id = text.split(":", 2)
-        int(score)
-    except (binascii.Error, ValueError) as error:
+    found = _CURSOR.fullmatch(_decoded(cursor))
+    if found is None:
         raise InvalidRequestError(
             "the cursor is none of ours: pass back the next_cursor of the page before, unchanged"
-        ) from error
-    if found != tag:
+        )
+    if found[1] != tag:
         raise InvalidRequestError(
             "the cursor belongs to a listing of another order: start again without it"
         )
-    return score, task_id
+    return found[2], found[3]
+
+
+def _decoded(cursor: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def decode_page(request: PageRequest, reply: list[Any]) -> TaskPage:

@@ -38,7 +38,7 @@ class Changes:
     async def read(self, after: str, *, block_ms: int, count: int = 500) -> list[Change]:
         """Changes after that id, waiting up to `block_ms` for the first one."""
         reply = await self._store.call(
-            lambda: self._redis.xread({keys.CHANGES: after}, count=count, block=block_ms),
+            lambda: self._redis.xread({keys.CHANGES: after}, count=count, block=block_ms or None),
             seconds=block_ms / 1000 + self._store.timeout,
         )
         return [_change(*entry) for _, entries in reply or () for entry in entries]

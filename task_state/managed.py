@@ -194,11 +194,26 @@ class ManagedTasks:
         )
 
     async def append_logs(
-        self, task_id: str, epoch: int, entries: Sequence[str], launcher_output: str = ""
+        self,
+        task_id: str,
+        epoch: int,
+        entries: Sequence[str],
+        launcher_output: str = "",
+        *,
+        batch: str | None = None,
     ) -> None:
-        """Add formatted log lines and launcher output, in one step."""
+        """Add formatted log lines and launcher output, in one step. Repeating the last `batch`
+        changes nothing, so that a caller may repeat it when it got no answer."""
         await self._store.mutate(
-            "write", task_id, epoch, launcher_output, len(entries), *entries, 0, epoch=epoch
+            "write",
+            task_id,
+            epoch,
+            launcher_output,
+            len(entries),
+            *entries,
+            0,
+            *present(["batch", batch or ""]),
+            epoch=epoch,
         )
 
     async def finish(

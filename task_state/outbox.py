@@ -14,11 +14,12 @@ from redis.exceptions import ResponseError
 from task_state import keys
 from task_state._codec import encode_json
 from task_state._store import Store
-from task_state.errors import StoreUnavailableError
+from task_state.errors import InvalidRequestError, StoreUnavailableError
 from task_state.models import TaskStatus
 
 EventKind = Literal["submitted", "cancel", "finished"]
 _Entry = tuple[bytes, Mapping[bytes, bytes]]
+MOST_UNREAD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class OutboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """How far a group is behind: not yet read, read and not done, put off."""
+    """How far a group is behind: not yet read (10,000 at most), read and not done, put off."""
 
     unread: int
     pending: int
@@ -67,7 +68,7 @@ class Outbox:
         """New events, waiting up to `block_ms` for the first one."""
         reply = await self._store.call(
             lambda: self._redis.xreadgroup(
-                group, consumer, {keys.OUTBOX: ">"}, count=count, block=block_ms
+                group, consumer, {keys.OUTBOX: ">"}, count=count, block=block_ms or None
             ),
             seconds=block_ms / 1000 + self._store.timeout,
         )
@@ -112,37 +113,16 @@ class Outbox:
 
     async def trim(self) -> None:
         """Drop the events that every group is done with."""
-        groups = await self._store.call(lambda: self._redis.xinfo_groups(keys.OUTBOX))
-        needed = [await self._lowest_needed(group) for group in groups]
-        if needed:
-            lowest = "-".join(str(part) for part in min(needed))
-            await self._store.call(
-                lambda: self._redis.xtrim(keys.OUTBOX, minid=lowest, approximate=False)
-            )
+        await self._store.write("trim", "")
 
     async def depth(self, group: str) -> OutboxDepth:
-        """How far the group is behind; one that does not exist yet has read nothing."""
-        groups = await self._store.call(lambda: self._redis.xinfo_groups(keys.OUTBOX))
-        found = next((item for item in groups if item["name"] == group.encode()), None)
-        after = "-" if found is None else f"({found['last-delivered-id'].decode()}"
-        unread = await self._store.call(
-            lambda: self._redis.xrange(keys.OUTBOX, min=after, count=10_000)
-        )
-        due = await self._store.call(lambda: self._redis.zcard(keys.due(group)))
-        return OutboxDepth(len(unread), 0 if found is None else found["pending"], due)
-
-    async def _lowest_needed(self, group: Mapping[str, Any]) -> tuple[int, int]:
-        name = group["name"]
-        if group["pending"]:
-            summary = await self._store.call(lambda: self._redis.xpending(keys.OUTBOX, name))
-            return _parse_id(summary["min"])
-        time_ms, sequence = _parse_id(group["last-delivered-id"])
-        return time_ms, sequence + 1
-
-
-def _parse_id(entry_id: bytes) -> tuple[int, int]:
-    time_ms, _, sequence = entry_id.decode().partition("-")
-    return int(time_ms), int(sequence)
+        """How far the group is behind; raises InvalidRequestError when there is no such group."""
+        found = await self._store.read("depth", group, MOST_UNREAD, fresh=True)
+        if not found:
+            raise InvalidRequestError(
+                f"the outbox has no group {group!r}: call ensure_group({group!r}) first"
+            )
+        return OutboxDepth(*found)
 
 
 def _event(entry: _Entry) -> OutboxEvent:

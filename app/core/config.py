@@ -1,10 +1,11 @@
 """The settings of every DMS process: environment variables with the prefix `DMS_`."""
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -23,6 +24,8 @@ from task_state.timezone import DEFAULT_TIMEZONE
 DEFAULT_OPERATOR_TOKEN = "changeme"  # noqa: S105  (the documented default; works from loopback only)
 _CLUSTER_REDIS = "redis://haproxy-redis.dms-redis.svc.cluster.local"
 _MEBIBYTE = 1024 * 1024
+_URL_PASSWORD = re.compile(r"(://[^/?#:]*):[^/?#]*@")
+_QUERY_PASSWORD = re.compile(r"(?i)([?&][^=&#]*password[^=&#]*)=[^&#]*")
 
 
 def _split(separator: str) -> BeforeValidator:
@@ -108,7 +111,9 @@ class Settings(BaseSettings):
     redis_timeout_seconds: Seconds = 2.0
 
     # The frontend's way to the scheduler.
-    scheduler_base_url: Annotated[str, AfterValidator(_http_url)] = "http://dms-scheduler"
+    scheduler_base_url: Annotated[str, AfterValidator(_http_url)] = Field(
+        default="http://dms-scheduler", repr=False
+    )
     scheduler_task_endpoint: Annotated[str, AfterValidator(_endpoint)] = "/task"
     scheduler_cancel_endpoint: Annotated[str, AfterValidator(_endpoint)] = "/cancel"
     request_timeout_seconds: Seconds = 10.0
@@ -176,17 +181,8 @@ def variable(field: str) -> str:
 
 def mask_url(url: str) -> str:
     """A URL that may be shown: its password, and any in its query, replaced by `***`."""
-    parts = urlsplit(url)
-    netloc = parts.netloc
-    if "@" in netloc:
-        credentials, host = netloc.rsplit("@", 1)
-        user = credentials.split(":", 1)[0] if ":" in credentials else credentials
-        netloc = f"{user}:***@{host}" if ":" in credentials else f"{user}@{host}"
-    query = "&".join(
-        f"{pair.split('=', 1)[0]}=***" if "password" in pair.lower() else pair
-        for pair in parts.query.split("&")
-    )
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    without = _URL_PASSWORD.sub(r"\1:***@", url)
+    return _QUERY_PASSWORD.sub(r"\1=***", without)
 
 
 def _masked_token(token: SecretStr) -> str:
@@ -194,7 +190,9 @@ def _masked_token(token: SecretStr) -> str:
     return "*** (the default: loopback clients only)" if is_default else "***"
 
 
-_SECRET_FIELDS = frozenset({"operator_token", "redis_write_url", "redis_read_url"})
+_SECRET_FIELDS = frozenset(
+    {"operator_token", "redis_write_url", "redis_read_url", "scheduler_base_url"}
+)
 
 
 def _explain(error: ValidationError) -> str:

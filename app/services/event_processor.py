@@ -27,7 +27,7 @@ _SWEEP_LIMIT: Final = 1000
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 24.0  # with the jitter, 30 seconds
 _DEFECT_DELAY: Final = 30.0
-# Delays double up to try 5 (32 s in all); from there three of them take more than a minute.
+# The first seven delays take more than a minute, and so do any three of the later ones.
 _LOG_EVERY: Final = 3
 
 
@@ -39,7 +39,7 @@ def backoff_seconds(tries: int) -> float:
 
 def worth_logging(tries: int) -> bool:
     """Whether a wait is told in the task's log: the first, then no more than one a minute."""
-    return tries == 0 or (tries > 5 and tries % _LOG_EVERY == 0)
+    return tries == 0 or (tries > 6 and tries % _LOG_EVERY == 0)
 
 
 class TaskEventProcessor:

@@ -6,10 +6,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from app.core.config import get_settings
-from app.core.logging import configure_logging
 from cli.errors import CliError
 from cli.output import Format, clean, show_json
+from cli.settings import read_settings
 
 # A live stream never ends by itself; whoever still listens after this is disconnected.
 _GRACEFUL_SECONDS = 5
@@ -35,7 +34,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start the frontend, which serves the API."""
-    settings = get_settings()
+    settings = read_settings()
     _listen(
         "app.main:app",
         host=settings.cli_default_host if host is None else host,
@@ -49,9 +48,10 @@ def scheduler(host: Host = None, port: Port = None) -> None:
 
     It takes tasks from the frontend and queues them for the workers.
     """
+    from app.core.logging import configure_logging
     from dms_scheduler.definitions import load_task_modules
 
-    settings = get_settings()
+    settings = read_settings()
     configure_logging(settings)
     with _load_errors():
         load_task_modules(settings.task_modules)
@@ -85,10 +85,11 @@ def worker() -> None:
 
     SIGTERM stops it: what runs is given back to be finished by another.
     """
+    from app.core.logging import configure_logging
     from dms_scheduler.children import ChildError
     from dms_scheduler.worker import run_worker
 
-    settings = get_settings()
+    settings = read_settings()
     configure_logging(settings)
     try:
         with _load_errors():
@@ -106,7 +107,7 @@ def _load_errors() -> Generator[None]:
     try:
         yield
     except TasksError as error:
-        raise CliError(str(error), "see DMS_TASK_MODULES") from error
+        raise CliError(str(error)) from error
 
 
 def show_config(
@@ -115,7 +116,7 @@ def show_config(
     ] = Format.TABLE,
 ) -> None:
     """Show the settings; secrets are masked."""
-    values = get_settings().masked()
+    values = read_settings().masked()
     if output is not Format.TABLE:
         show_json(values, output)
         return

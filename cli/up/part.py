@@ -13,6 +13,7 @@ from pathlib import Path
 _LAUNCH = Path(__file__).with_name("launch.py")
 _MAX_LOG_BYTES = 16 * 1024 * 1024
 _TAIL_BYTES = 16 * 1024
+_ERROR = "error: "  # how `cli.main` begins what it says when a command cannot go on
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ class Part:
         return ""
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
+        """Its own error message, else the last line of its log that says something."""
         lines = [line.strip() for line in self.log_text().splitlines() if line.strip()]
-        return lines[-1] if lines else "nothing in its log"
+        errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+        return [*lines, *errors][-1] if lines else "nothing in its log"
 
 
 def _launcher(spec: PartSpec) -> list[str]:

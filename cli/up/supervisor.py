@@ -65,21 +65,22 @@ class Supervisor:
 
     def run(self, started: Callable[[dict[str, int]], None]) -> int:
         """Start all, call `started` with the parts' process ids, watch, stop; the exit code."""
+        code = ExitCode.OK
         with self._handlers():
             try:
                 self._start_all()
                 started({name: slot.part.pid for name, slot in self._slots.items() if slot.part})
                 self._watch()
             except Stopped:
-                return ExitCode.OK
+                self._say("stopping; what runs is given back, a second Ctrl-C hurries")
             except CliError as error:
                 # Said before the parts are stopped, which takes its time.
-                self._say(f"cannot go on: {error.cause}")
-                raise
+                self._say(f"error: {error.cause}\n  {error.remedy}".rstrip())
+                code = error.code
             finally:
                 self._stop_all()
                 self._close_lifeline()
-        return ExitCode.OK
+        return code
 
     # -------------------------------------------------------------------------------------- signals
     @contextmanager
@@ -114,14 +115,17 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------------- starts
     def _start_all(self) -> None:
-        for slot in self._slots.values():
-            self._start(slot)
-            self._wait_ready(slot)
-            if slot.name == SERVER and slot.part is not None:
-                self._say_if_truncated(slot.part)
+        for stage in ((SERVER,), (SCHEDULER, FRONTEND), self._plan.worker_names):
+            slots = [self._slots[name] for name in stage]
+            for slot in slots:
+                self._start(slot)
+            for slot in slots:
+                self._wait_ready(slot)
+        self._say_if_truncated()
 
-    def _say_if_truncated(self, part: Part) -> None:
-        warning = self._plan.server.warning(part.log_text())
+    def _say_if_truncated(self) -> None:
+        part = self._slots[SERVER].part
+        warning = self._plan.server.warning(part.log_text()) if part else ""
         if warning:
             self._say(warning)
 
@@ -204,7 +208,6 @@ class Supervisor:
     def _stop_all(self) -> None:
         """Frontend, scheduler, workers, and the server last; a second signal hurries."""
         self._stopping = max(self._stopping, 1)
-        self._say("stopping; what runs is given back, a second Ctrl-C hurries")
         for name in (FRONTEND, SCHEDULER):
             self._stop([name], _STOP_SECONDS)
         self._stop(self._plan.worker_names, self._worker_seconds)

@@ -8,20 +8,19 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import dms_scheduler
 from dms_scheduler.children import protocol
+from dms_scheduler.children.groups import group_exists, group_lives
+from dms_scheduler.children.output import OutputPipe
 from dms_scheduler.handler import Outcome, TaskView
 
 logger = logging.getLogger(__name__)
 
 _PACKAGE_ROOT = str(Path(dms_scheduler.__file__).resolve().parent.parent)
-_CHUNK = 65_536
-_TAIL = 4096
 _POLL_SECONDS = 0.02
 _STUBBORN_SECONDS = 5.0
 
@@ -225,7 +224,7 @@ class Child:
     async def _group_gone(self) -> None:
         """The group outlives its leader as long as a grandchild of ours lives."""
         waited = 0.0
-        while _group_exists(self.pid) and await asyncio.to_thread(_group_lives, self.pid):
+        while group_exists(self.pid) and await asyncio.to_thread(group_lives, self.pid):
             await asyncio.sleep(_POLL_SECONDS)
             waited += _POLL_SECONDS
             if waited > _STUBBORN_SECONDS:
@@ -244,94 +243,8 @@ class Child:
         self._pipe.close()
 
 
-class OutputPipe:
-    """A child's stdout and stderr: read as they come, handed to `sink`, or dropped without one."""
-
-    def __init__(self) -> None:
-        self._read_end, self.write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tail = b""
-        self.sink: Callable[[bytes], None] | None = None
-
-    def start(self) -> None:
-        """Begin to read; the write end now belongs to the child alone."""
-        self._close_write_end()
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._read_end, self._read)
-
-    def drain(self) -> None:
-        """Hand over what was written before now: at most what a pipe can hold, or little more."""
-        for _ in range(32):
-            if not self._read():
-                return
-
-    def tail(self) -> str:
-        """The end of what came while there was no sink."""
-        self.drain()
-        return self._tail.decode("utf-8", "backslashreplace").strip() or "nothing"
-
-    def close(self) -> None:
-        """Stop reading and give both ends back."""
-        self._stop()
-        self._close_write_end()
-        if self._read_end >= 0:
-            os.close(self._read_end)
-            self._read_end = -1
-
-    def _read(self) -> bool:
-        if self._read_end < 0:
-            return False
-        try:
-            data = os.read(self._read_end, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._stop()
-            return False
-        if self.sink is not None:
-            self.sink(data)
-        else:
-            self._tail = (self._tail + data)[-_TAIL:]
-        return True
-
-    def _stop(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._read_end)
-        self._loop = None
-
-    def _close_write_end(self) -> None:
-        if self.write_end >= 0:
-            os.close(self.write_end)
-            self.write_end = -1
-
-
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return ""
-
-
-def _group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _group_lives(group: int) -> bool:
-    """Whether a process of the group is more than a zombie that its parent has yet to bury."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group and fields[0] not in {"Z", "X"}:
-            return True
-    return False

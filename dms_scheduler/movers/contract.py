@@ -284,6 +284,17 @@ class DeadlineExceeded(MoverError):
     error_class = "deadline_exceeded"
 
 
+class RunnerLost(MoverError):
+    """Whoever runs this mover cannot be told anything any more."""
+
+    error_class = "runner_lost"
+    retryable = True
+
+    def __init__(self, error: OSError) -> None:
+        """`error` is what the control raised; it must not pass for a fault of some file."""
+        super().__init__(f"the runner of this task cannot be reached: {error}")
+
+
 class DestinationBusy(MoverError):
     """Another task writes to the same destination."""
 

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from dms_scheduler.movers.contract import Control, DestinationBusy, Refused
+from dms_scheduler.movers.contract import DestinationBusy, Refused
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
     READ_DIRECTORY,
@@ -143,11 +144,11 @@ def _readable(fd: int, stack: ExitStack) -> int:
     return opened
 
 
-def lock_target(target: Target, control: Control) -> None:
+def lock_target(target: Target, log: Callable[[str], None]) -> None:
     """Lock the destination until its descriptor is closed, also by the kernel after a kill.
 
     A directory is locked for this task alone; single files share the directory that they go to,
-    each replaces its own name in one step.
+    each replaces its own name in one step. `log` hears of a file system that has no locks.
 
     Raises:
         DestinationBusy: another task holds it.
@@ -164,4 +165,4 @@ def lock_target(target: Target, control: Control) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise as_mover_error(error, "destination") from error
-        control.log("the destination's file system has no locks: only one task should write there")
+        log("the destination's file system has no locks: only one task should write there")

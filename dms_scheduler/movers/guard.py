@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dms_scheduler.movers.contract import Control
+from dms_scheduler.movers.contract import Control, RunnerLost
 
 _SLICE_SECONDS = 0.05
 
@@ -40,7 +40,10 @@ class Guard:
         """Raise `Stopped`, or whatever the control raises, when the calling thread must stop."""
         if self._cause is not None:
             raise Stopped
-        self._control.check()
+        try:
+            self._control.check()
+        except OSError as error:
+            raise RunnerLost(error) from error
 
     def stop(self, cause: BaseException) -> None:
         """Make every further check raise; the first cause is kept."""

@@ -15,6 +15,7 @@ from dms_scheduler.movers.contract import (
     FailedPath,
     Phase,
     Progress,
+    RunnerLost,
     Totals,
 )
 from dms_scheduler.movers.guard import Guard
@@ -171,7 +172,7 @@ class Reporter:
 
     def __enter__(self) -> None:
         """Report once at once, then go on in the background."""
-        self._control.progress(self._meter.snapshot())
+        self._report()
         self._thread.start()
 
     def __exit__(
@@ -184,11 +185,17 @@ class Reporter:
         self._done.set()
         self._thread.join()
         if error is None:
-            self._control.progress(self._meter.snapshot())
+            self._report()
 
     def _run(self) -> None:
         try:
             while not self._done.wait(_REPORT_SECONDS):
-                self._control.progress(self._meter.snapshot())
+                self._report()
         except BaseException as error:  # noqa: BLE001 - handed to the run's own thread, not lost
             self._guard.stop(error)
+
+    def _report(self) -> None:
+        try:
+            self._control.progress(self._meter.snapshot())
+        except OSError as error:
+            raise RunnerLost(error) from error

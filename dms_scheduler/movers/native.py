@@ -15,6 +15,7 @@ from dms_scheduler.movers.contract import (
     PartialFailure,
     Phase,
     Refused,
+    RunnerLost,
     Verify,
     readable,
 )
@@ -95,11 +96,17 @@ class _Session:
     def run(self) -> MoveResult:
         with self._errors_told(), ExitStack() as stack:
             source, target = self._open(stack, create=True)
-            lock_target(target, self._control)
+            lock_target(target, self._log)
             stack.callback(self._devices.close)
             with Reporter(self._meter, self._control, self._guard):
                 self._run(source, target)
-            return self._checked_result()
+            result = self._checked_result()
+            done = result.totals
+            self._log(
+                f"done: {done.files} files and {done.links} links copied, {done.bytes} bytes, "
+                f"{done.skipped} skipped, {done.deleted} deleted"
+            )
+            return result
 
     def _run(self, source: Source, target: Target) -> None:
         survey = self._survey(source, target, self._fail_if_fatal)
@@ -149,10 +156,12 @@ class _Session:
         first = self._request.epoch <= 1
         if first or self._options.dry_run or folder.target_fd is None:
             return
-        for name in os.listdir(folder.target_fd):
-            if is_leftover(name, self._request.task_id, self._request.epoch):
-                self._guard.check()
-                os.unlink(name, dir_fd=folder.target_fd)
+        task_id, epoch = self._request.task_id, self._request.epoch
+        with os.scandir(folder.target_fd) as entries:
+            left = [entry.name for entry in entries if is_leftover(entry.name, task_id, epoch)]
+        for name in left:
+            self._guard.check()
+            os.unlink(name, dir_fd=folder.target_fd)
 
     def _refuse_empty(self, survey: Survey) -> None:
         options = self._options
@@ -246,7 +255,10 @@ class _Session:
             self._log(f"failed: {path or '.'}: {reason}")
 
     def _log(self, message: str) -> None:
-        self._control.log(readable(message))
+        try:
+            self._control.log(readable(message))
+        except OSError as error:
+            raise RunnerLost(error) from error
 
     def _result(self, error_class: str | None) -> MoveResult:
         return MoveResult(

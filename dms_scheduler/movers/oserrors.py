@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
 
 from dms_scheduler.movers.contract import MoverError, NoSpace
@@ -65,7 +64,7 @@ def classify(error: OSError) -> OsFault:
 
 def reason_of(error: OSError) -> str:
     """Return the system's words for `error`, without a path (the path is reported beside it)."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)
 
 
 def as_mover_error(error: OSError, path: str) -> MoverError:

@@ -107,7 +107,9 @@ class Removal:
 
     def extras(self, source_fd: int, target_fd: int) -> None:
         """Delete everything below `target_fd` that `source_fd` lacks."""
-        for fd, name, folder in self._extras_below(source_fd, target_fd, "", self._fail, restore=True):
+        for fd, name, folder in self._extras_below(
+            source_fd, target_fd, "", self._fail, restore=True
+        ):
             self.delete(fd, name, folder)
 
     def delete(self, fd: int, name: str, folder: str) -> bool:
@@ -163,26 +165,37 @@ class Removal:
 
         With `restore` a directory gets back the time that its deleted entries changed.
         """
-        touched = False
-        for name in os.listdir(target_fd):
-            self._guard.check()
-            if not self._wants(target_fd, folder, name):
-                continue
-            status = status_at(source_fd, name)
-            if status is None:
-                touched = True
-                yield target_fd, name, folder
-            elif stat.S_ISDIR(status.st_mode) and _is_directory(target_fd, name):
-                path = _join(folder, name)
-                try:
-                    with _opened(source_fd, name) as source, _opened(target_fd, name) as target:
-                        yield from self._extras_below(source, target, path, fail, restore=restore)
-                except OSError as error:
-                    fail(path, error)
-        if restore and (touched or not folder) and Preserve.MTIME in self._request.options.preserve:
+        extras, shared = self._compare(source_fd, target_fd, folder)
+        for name in extras:
+            yield target_fd, name, folder
+        for name in shared:
+            path = _join(folder, name)
+            try:
+                with _opened(source_fd, name) as source, _opened(target_fd, name) as target:
+                    yield from self._extras_below(source, target, path, fail, restore=restore)
+            except OSError as error:
+                fail(path, error)
+        if restore and (extras or not folder) and Preserve.MTIME in self._request.options.preserve:
             status = os.fstat(source_fd)
             with suppress(PermissionError):  # somebody else's directory: they decide
                 os.utime(target_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def _compare(self, source_fd: int, target_fd: int, folder: str) -> tuple[list[str], list[str]]:
+        """Return the names that the source lacks, and those that are directories at both ends."""
+        extras: list[str] = []
+        shared: list[str] = []
+        with os.scandir(target_fd) as entries:
+            for entry in entries:
+                self._guard.check()
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if not self._filters.wants(folder, entry.name, is_directory=is_directory):
+                    continue
+                status = status_at(source_fd, entry.name)
+                if status is None:
+                    extras.append(entry.name)
+                elif is_directory and stat.S_ISDIR(status.st_mode):
+                    shared.append(entry.name)
+        return extras, shared
 
     def _wants(self, fd: int, folder: str, name: str) -> bool:
         return self._filters.wants(folder, name, is_directory=_is_directory(fd, name))

@@ -9,10 +9,19 @@ local filter = cjson.decode(ARGV[13])
 local filtered = next(filter) ~= nil
 local BATCH = 25
 
+-- Byte order, as sorted sets have it: Lua's own < follows the locale that the server was started in.
+local function less(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
 local function before(score_a, id_a, score_b, id_b)
   if score_a ~= score_b then return (score_a < score_b) ~= desc end
   if id_a == id_b then return false end
-  return (id_a < id_b) ~= desc
+  return less(id_a, id_b) ~= desc
 end
 
 local at = tonumber(cursor)

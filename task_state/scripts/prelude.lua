@@ -105,18 +105,22 @@ local function purge(r)
   change(r, 'deleted')
 end
 
--- Appends the log lines ARGV[from] to ARGV[to]; past the limits it writes a marker once, then nothing.
+-- Appends the log lines ARGV[from] to ARGV[to]. At a limit it keeps what fits and a marker, then nothing.
 local function append(r, from, to)
   if to < from then return end
   local bytes = 0
   for i = from, to do bytes = bytes + #ARGV[i] end
   local total = call('HINCRBY', r.key, 'log_bytes', bytes)
   if total - bytes >= LOG_BYTES then return end
-  local key, lines = P .. 'logs:' .. r.id, 0
-  for i = from, to, 500 do
-    lines = call('RPUSH', key, unpack(ARGV, i, math.min(to, i + 499)))
+  local key, lines, last = P .. 'logs:' .. r.id, 0, to
+  while total > LOG_BYTES do
+    total, last = total - #ARGV[last], last - 1
   end
-  if total >= LOG_BYTES or lines >= LOG_LINES then
+  for i = from, last, 500 do
+    lines = call('RPUSH', key, unpack(ARGV, i, math.min(last, i + 499)))
+  end
+  if last < to or total == LOG_BYTES or lines >= LOG_LINES then
+    if lines > LOG_LINES then call('LTRIM', key, 0, LOG_LINES - 1) end
     local stamp = string.match(ARGV[to], '^[^,]*,') or ''
     call('RPUSH', key, stamp .. '[log truncated here: it reached its limit]')
     call('HSET', r.key, 'log_bytes', LOG_BYTES)

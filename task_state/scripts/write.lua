@@ -1,5 +1,5 @@
 -- Adds log lines, output, jobs and result fields; the state stays. ARGV: prefix, ttl, id, epoch
--- ('' = none), output, number of lines, lines..., number of jobs, jobs..., field, value, ...
+-- ('' = none), output, number of lines, lines..., number of jobs, jobs..., ('batch', name,) field, value, ...
 -- Lines and output leave the revision alone: they are additions that no reader can conflict with.
 local epoch, n = tonumber(ARGV[4]), tonumber(ARGV[6])
 local jobs_at = 7 + n
@@ -8,6 +8,11 @@ local fields_at = jobs_at + jobs + 1
 local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if epoch and r.epoch ~= epoch then return fenced(r) end
+if ARGV[fields_at] == 'batch' then -- repeated because its answer was lost: it is there already
+  if call('HGET', r.key, 'batch') == ARGV[fields_at + 1] then return r.revision end
+  call('HSET', r.key, 'batch', ARGV[fields_at + 1])
+  fields_at = fields_at + 2
+end
 append(r, 7, jobs_at - 1)
 output(r, ARGV[5])
 if jobs > 0 then

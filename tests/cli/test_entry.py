@@ -1,6 +1,5 @@
 """The console script as people meet it: help, usage errors, what is missing, completion."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from cli.up.plan import Reservation
+from tests.support.cli import clean_environment
+from tests.support.cli import dms as run
 
 
 def dms(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a process of its own, without settings of the caller."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("DMS_")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "cli.entry", *arguments],
-        env={**own, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run a command with these settings alone."""
+    return run(*arguments, env=clean_environment(**environment))
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,7 @@ LASTING = {
 
 def record(task_id: str = "external-1", **values: Any) -> TaskRecord:
     """A record that was never saved."""
-    return TaskRecord(
-        **{"task_id": task_id, "service": "analytics", "user_id": "alice", **values}
-    )
+    return TaskRecord(**{"task_id": task_id, "service": "analytics", "user_id": "alice", **values})
 
 
 class Keyspace:

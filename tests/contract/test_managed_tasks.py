@@ -123,9 +123,7 @@ async def test_a_repeated_key_gives_the_first_answer_again(
     await managed.cancel(first[0], delete=True)
     await managed.finish(first[0], 1, TaskStatus.CANCELLED)
     assert (await ask())[0] == first[0], "the answer outlives the task"
-    lives = [
-        keyspace.client.ttl(name) for name in keyspace.names() if ":idempotency:" in name
-    ]
+    lives = [keyspace.client.ttl(name) for name in keyspace.names() if ":idempotency:" in name]
     assert len(lives) == 4
     assert all(86_000 < life <= 86_400 for life in lives)
 

@@ -536,9 +536,7 @@ async def test_progress_is_replaced(repository: RedisTaskRepository, keyspace: K
 async def test_delete_leaves_nothing(
     repository: RedisTaskRepository, keyspace: Keyspace, changes: Changes, status: TaskStatus
 ) -> None:
-    await repository.save(
-        record(status=status, logs=["x"], result=TaskResult(launcher_output="y"))
-    )
+    await repository.save(record(status=status, logs=["x"], result=TaskResult(launcher_output="y")))
     other = record("other", service="etl")
     await repository.save(other)
     assert await repository.delete("external-1")

@@ -1,4 +1,4 @@
-"""The frontend under test: in this process with a client, or served by a real uvicorn on loopback."""
+"""The frontend under test: in this process with a client, or behind a real uvicorn."""
 
 import asyncio
 import contextlib
@@ -33,6 +33,30 @@ def make_settings(redis_url: str, **others: Any) -> Settings:
     return Settings(**(values | others))
 
 
+API = "/api/v1"
+ALICE = f"{API}/services/sync/users/alice/tasks"
+OPERATOR = {"X-Operator-Token": TOKEN}
+
+
+def task_url(task_id: str) -> str:
+    """The path of a task of the service `sync`."""
+    return f"{API}/services/sync/tasks/{task_id}"
+
+
+def is_problem(response: httpx2.Response, status: int, slug: str) -> dict[str, Any]:
+    """Check that an answer is a whole problem of that kind, and return its body."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["type"] == f"urn:dms:problem:{slug}"
+    assert body["status"] == status
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"].startswith("/")
+    return body
+
+
 class Frontend:
     """A running frontend, its parts, and a client that talks to it."""
 
@@ -48,7 +72,9 @@ class Frontend:
         assert response.status_code == 202, response.text
         return response.json()["task_id"]
 
-    async def task(self, task_id: str, service: str = "sync", user: str = "alice") -> dict[str, Any]:
+    async def task(
+        self, task_id: str, service: str = "sync", user: str = "alice"
+    ) -> dict[str, Any]:
         """The task as the API shows it."""
         response = await self.client.get(
             f"/api/v1/services/{service}/tasks/{task_id}", params={"user_id": user}

@@ -118,6 +118,7 @@ def steps(task: Task[dict[str, Any]]) -> dict[str, Any]:
     """Writes a numbered line to a file a step, each only after a check, as a mover renames."""
     control = current_control()
     target = Path(task.payload["file"])
+    target.with_suffix(".pid").write_text(str(os.getpid()))
     count = int(task.payload["count"])
     for number in range(count):
         control.check()
@@ -188,7 +189,9 @@ def _mark(task: Task[dict[str, Any]], name: str, text: str = "") -> None:
 _TYPED = TaskOptions(payload=Numbers, max_attempts=3)
 define_task("t.add", add, _TYPED)
 define_task("t.add-inline", add_inline, _TYPED)
-define_task("t.add-async-child", add_async_in_child, TaskOptions(payload=Numbers, isolation="process"))
+define_task(
+    "t.add-async-child", add_async_in_child, TaskOptions(payload=Numbers, isolation="process")
+)
 define_task("t.fail", fail, {"max_attempts": 2, "retry": "fixed", "retry_delay_seconds": 0.05})
 define_task("t.fail-until", fail_until, {"max_attempts": 3})
 define_task("t.fail-for-good", fail_for_good)

@@ -74,7 +74,9 @@ class WorkerProcess:
             self.process.kill()
             self.process.wait()
         if error is not None:
-            print(f"--- worker {self.process.pid}\n{self.log()}")  # pytest shows it with the failure
+            print(
+                f"--- worker {self.process.pid}\n{self.log()}"
+            )  # pytest shows it with the failure
         self._log.close()
 
     @property

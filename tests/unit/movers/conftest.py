@@ -32,10 +32,18 @@ def open_place() -> Generator[Place]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
-    """A file system of 1 MiB."""
+    """A file system of 1 MiB and a hundred files."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "dms-test", str(folder)]
+    mount = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=1m,nr_inodes=100,mode=777",
+        "dms-test",
+        str(folder),
+    ]
     done = subprocess.run(mount, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")

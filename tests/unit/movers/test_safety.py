@@ -70,14 +70,11 @@ def test_a_name_may_hold_a_colon_a_comma_or_two_dots() -> None:
 def test_the_longest_root_wins_and_roots_may_be_links(place: Place) -> None:
     place.write("real/data/a", "1")
     (place.root / "alias").symlink_to("real")
-    for root in ("alias", "real"):
-        for spelled in ("alias", "real"):
-            roots = (str(place.root / root), str(place.root / "src"))
-            base = place.root / spelled
-            if (root, spelled) == ("real", "alias"):
-                continue  # refused: see below
-            result = place.run(src=base / "data", dst=base / f"{root}-{spelled}", roots=roots)
-            assert result.totals.files == 1
+    for root, spelled in (("alias", "alias"), ("alias", "real"), ("real", "real")):
+        roots = (str(place.root / root), str(place.src))
+        base = place.root / spelled
+        result = place.run(src=base / "data", dst=base / f"{root}-{spelled}", roots=roots)
+        assert result.totals.files == 1
     # The operator's link is a root; the same link below another root is only a link.
     with pytest.raises(Refused, match="symbolic link"):
         place.run(src=place.root / "alias" / "data")
@@ -88,15 +85,16 @@ def test_a_link_in_the_path_is_never_followed(place: Place) -> None:
     outside.mkdir()
     (outside / "inner").mkdir()
     (place.root / "out").symlink_to(outside)
-    for changes in (
-        {"src": place.root / "out"},
-        {"src": place.root / "out" / "inner"},
-        {"dst": place.root / "out"},
-        {"dst": place.root / "out" / "new"},
-        {"dst": place.root / "out" / "inner" / "new"},
+    for end, path in (
+        ("src", place.root / "out"),
+        ("src", place.root / "out" / "inner"),
+        ("dst", place.root / "out"),
+        ("dst", place.root / "out" / "new"),
+        ("dst", place.root / "out" / "inner" / "new"),
     ):
+        ends = {"src": place.src, "dst": place.dst, end: path}
         with pytest.raises(Refused) as caught:
-            place.run(**changes)
+            place.run(src=ends["src"], dst=ends["dst"])
         assert caught.value.error_class == "symlink_refused"
     assert os.listdir(outside) == ["inner"]
     assert os.listdir(outside / "inner") == []
@@ -146,7 +144,12 @@ def test_a_file_is_not_copied_onto_itself(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("src", "words"),
-    [("missing", "does not exist"), ("fifo", "FIFO"), ("file/below", "a file"), ("file/", "a file")],
+    [
+        ("missing", "does not exist"),
+        ("fifo", "FIFO"),
+        ("file/below", "a file"),
+        ("file/", "a file"),
+    ],
 )
 def test_a_source_that_cannot_be_moved_is_refused(place: Place, src: str, words: str) -> None:
     place.write("file")
@@ -213,7 +216,9 @@ def test_a_swapped_link_never_leads_out(place: Place, end: str) -> None:
     assert os.listdir(outside) == ["secret"]
     assert (outside / "secret").read_text() == "secret"
     copies = [path for path in look(place.root) if os.path.basename(path) == b"secret"]
-    assert not [path for path in copies if not os.path.islink(os.fsencode(place.root) + b"/" + path)]
+    assert not [
+        path for path in copies if not os.path.islink(os.fsencode(place.root) + b"/" + path)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,9 @@ def test_a_control_that_takes_no_progress_ends_the_run(place: Place) -> None:
                 raise BrokenPipeError(errno.EPIPE, "nobody listens")
             super().progress(progress)
 
-    with pytest.raises(MoverError, match="Broken pipe"):
+    with pytest.raises(MoverError, match="cannot be reached") as caught:
         place.run(Deaf(), bandwidth=MIB)
+    assert (caught.value.error_class, caught.value.retryable) == ("runner_lost", True)
     assert not temporaries(place.root)
 
 
@@ -123,7 +124,9 @@ def test_after_a_kill_the_next_attempt_cleans_up_and_completes(place: Place) -> 
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             wait_until(
-                lambda: place.dst.exists() and temporaries(place.dst) or process.poll() is not None,
+                lambda: (
+                    (place.dst.exists() and temporaries(place.dst)) or process.poll() is not None
+                ),
                 "a temporary file",
             )
         finally:

