@@ -15,7 +15,8 @@ from app.api.schemas import Problem
 from app.core.config import Settings, get_settings
 from app.services_container import ServiceContainer
 
-_API_ROUTERS = (help.router, tasks.router, definitions.router, events.router, admin.router)
+# Routes are tried in this order: what is called most comes first.
+_API_ROUTERS = (tasks.router, events.router, admin.router, definitions.router, help.router)
 
 
 def create_app(
@@ -43,9 +44,9 @@ def create_app(
     app.add_middleware(
         EdgeMiddleware, allowed_hosts=settings.allowed_hosts, metrics=container.metrics
     )
-    app.include_router(health.router)
     for router in _API_ROUTERS:
         app.include_router(router, prefix=settings.api_prefix)
+    app.include_router(health.router)
     return app
 
 

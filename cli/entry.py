@@ -19,7 +19,9 @@ def main() -> None:
         sys.exit(1)
     from cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+    # Help and shell completion speak of the name that was called.
+    name = "dms" if sys.argv[0].endswith("/dms") else "dms-frontend"
+    sys.exit(run(sys.argv[1:], name))
 
 
 if __name__ == "__main__":

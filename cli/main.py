@@ -33,14 +33,14 @@ tasks_change.register(_tasks)
 tasks_follow.register(_tasks)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], name: str = "dms-frontend") -> int:
     """Run one command; returns the exit code of `cli.errors.ExitCode`, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # Data may be any characters, the terminal's encoding may not: show an escape, go on.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(list(arguments), prog_name="dms-frontend")
+        app(list(arguments), prog_name=name)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else ExitCode.ERROR
     except CliError as error:

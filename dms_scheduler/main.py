@@ -37,6 +37,8 @@ from task_state.redis import RedisRepositoryProvider
 logger = logging.getLogger(__name__)
 
 QUEUED: Final = "QUEUED"
+# What the frontend accepts as one mebibyte may be longer as it sends it on (1e15 has 18 digits).
+MAX_TASK_BYTES: Final = 16 * 1024 * 1024
 
 TaskId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
@@ -138,7 +140,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(UnknownServiceError, _unknown_service)
     own_name = urlsplit(settings.scheduler_base_url).hostname or ""
     app.add_middleware(
-        EdgeMiddleware, allowed_hosts=[*settings.allowed_hosts, own_name], metrics=metrics
+        EdgeMiddleware,
+        allowed_hosts=[*settings.allowed_hosts, own_name],
+        metrics=metrics,
+        max_body_bytes=MAX_TASK_BYTES,
     )
     _add_task_routes(app, service)
     _add_health_routes(app, service, metrics)

@@ -128,14 +128,9 @@ class RedisTaskRepository(TaskRepository):
     async def get_logs(self, task_id: str, *, offset: int = 0, limit: int = 1000) -> LogPage:
         if limit < 1:
             raise InvalidRequestError(f"limit={limit}: a part of a log holds at least one line")
-        writer, key = self._store.writer, keys.logs(task_id)
-        pipeline = writer.pipeline(transaction=True)
-        pipeline.llen(key)
-        pipeline.lrange(key, offset, -1 if offset < 0 else offset + limit - 1)
-        total, lines = await self._store.call(pipeline.execute)
-        start = max(total + offset, 0) if offset < 0 else offset
-        texts = [line.decode("utf-8", "replace") for line in lines[:limit]]
-        return LogPage(texts, start, total)
+        reply = await self._store.read("logs", task_id, offset, limit, fresh=True)
+        start, total, lines = cast("tuple[int, int, list[bytes]]", reply)
+        return LogPage([line.decode("utf-8", "replace") for line in lines], start, total)
 
     async def get_launcher_output(self, task_id: str) -> str:
         writer, key = self._store.writer, keys.output(task_id)

@@ -18,6 +18,7 @@ from task_state.outbox import Outbox
 from task_state.repository import RedisTaskRepository
 
 NINETY_DAYS = 7_776_000
+CENTURY = 3_155_760_000
 
 
 class RedisRepositorySettings(BaseModel):
@@ -32,7 +33,7 @@ class RedisRepositorySettings(BaseModel):
 
     write_url: str = Field(min_length=1)
     read_url: str | None = None
-    task_ttl_seconds: int = Field(default=NINETY_DAYS, gt=0)
+    task_ttl_seconds: int = Field(default=NINETY_DAYS, gt=0, le=CENTURY)
     wait_replicas: int = Field(default=0, ge=0)
     timeout_seconds: float = Field(default=2.0, gt=0)
 
@@ -53,6 +54,7 @@ class RedisRepositorySettings(BaseModel):
             "wait_replicas": "DMS_REDIS_WAIT_REPLICAS",
         }
         values = {field: env[name] for field, name in names.items() if env.get(name)}
+        values.setdefault("read_url", values["write_url"])
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -92,8 +94,9 @@ class RedisRepositoryProvider:
 
     async def close(self) -> None:
         """Close the connections; closing twice is harmless, and get_repository() opens again."""
-        self._store = None
-        await self._stack.aclose()
+        async with self._opening:
+            self._store = None
+            await self._stack.aclose()
 
     async def _open(self) -> Store:
         async with self._opening:

@@ -80,8 +80,16 @@ class EdgeMiddleware:
     The order matters: nothing of a request is believed, or read, before its head is sound.
     """
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        allowed_hosts: Sequence[str],
+        metrics: Metrics,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
         self._app = app
+        self._max_body = max_body_bytes
         self._hosts = HostRule(allowed_hosts)
         self._metrics = metrics
 
@@ -90,7 +98,7 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._max_body)
         token = request_id_var.set(exchange.request_id)
         try:
             await self._serve(exchange)
@@ -114,7 +122,7 @@ class EdgeMiddleware:
 
     def _check(self, exchange: "_Exchange") -> None:
         scope, headers = exchange.scope, exchange.headers
-        check_head(headers, scope["headers"])
+        check_head(headers, scope["headers"], self._max_body)
         self._hosts.check(headers.get(b"host"))
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             raise QueryTooLongError(
@@ -128,8 +136,7 @@ class EdgeMiddleware:
         scope = exchange.scope
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(method, route, str(exchange.status)).inc()
-        self._metrics.request_seconds.labels(route).observe(exchange.seconds)
+        self._metrics.count_request(method, route, exchange.status, exchange.seconds)
         level = logging.DEBUG if method in _READING else logging.INFO
         if log.isEnabledFor(level):
             log.log(
@@ -150,12 +157,13 @@ class _Exchange:
     """One request and its response, as the edge sees them."""
 
     __slots__ = (
-        "_receive", "_received", "_send", "_started", "headers", "request_id", "scope", "seconds",
+        "_max_body", "_receive", "_received", "_send", "_started", "headers", "request_id", "scope", "seconds",
         "status",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
         self.scope = scope
+        self._max_body = max_body
         self.headers: Headers = dict(scope["headers"])
         self.request_id = _request_id(self.headers)
         self.status = 0  # stays 0 when the client went away before an answer
@@ -170,9 +178,9 @@ class _Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
-            if self._received > MAX_BODY_BYTES:
+            if self._received > self._max_body:
                 await self._drain()
-                raise too_large()
+                raise too_large(self._max_body)
         return message
 
     async def send(self, message: Message) -> None:
@@ -205,7 +213,9 @@ class _Exchange:
                     left -= len(message["body"])
 
 
-def check_head(headers: Headers, raw: Sequence[tuple[bytes, bytes]]) -> None:
+def check_head(
+    headers: Headers, raw: Sequence[tuple[bytes, bytes]], max_body: int = MAX_BODY_BYTES
+) -> None:
     """Refuse a head that two readers could read in two ways, and a body that is too large."""
     names = [name for name, _ in raw]
     for name in _SINGLE:
@@ -220,8 +230,8 @@ def check_head(headers: Headers, raw: Sequence[tuple[bytes, bytes]]) -> None:
         )
     if not length.isdigit():
         raise MalformedRequestError("Content-Length is not a number")
-    if len(length) > 12 or int(length) > MAX_BODY_BYTES:
-        raise too_large()
+    if len(length) > 12 or int(length) > max_body:
+        raise too_large(max_body)
 
 
 def check_origin(headers: Headers) -> None:
@@ -243,11 +253,10 @@ def check_origin(headers: Headers) -> None:
         )
 
 
-def too_large() -> PayloadTooLargeError:
+def too_large(limit: int) -> PayloadTooLargeError:
     """The error for a body past the limit."""
     return PayloadTooLargeError(
-        f"the body has more than {MAX_BODY_BYTES} bytes: send less, or name a file that the worker "
-        "can read"
+        f"the body has more than {limit} bytes: send less, or name a file that the worker can read"
     )
 
 

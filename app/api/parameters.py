@@ -99,6 +99,8 @@ def read_idempotency_key(keys: list[str]) -> str | None:
 
 
 async def _read_body(request: Request) -> bytes:
+    if not _may_have_body(request):
+        return b""
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await request.body()
@@ -106,6 +108,14 @@ async def _read_body(request: Request) -> bytes:
         raise MalformedRequestError(
             f"the body did not arrive within {_BODY_SECONDS:g} s: send it without pauses"
         ) from error
+
+
+def _may_have_body(request: Request) -> bool:
+    """False where HTTP/1 says that nothing follows the head: the usual submission has no body."""
+    headers = request.headers
+    if "transfer-encoding" in headers or not request.scope["http_version"].startswith("1"):
+        return True
+    return headers.get("content-length", "0") != "0"
 
 
 def _check_type(content_type: str) -> None:

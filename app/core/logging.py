@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final, cast
 
+import orjson
+
 from app.core.config import Settings
 from task_state.timezone import get_timezone
 
@@ -82,7 +84,11 @@ class JsonFormatter(logging.Formatter):
         entry |= {name: value for name, value in _fields(record).items() if name not in entry}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str).encode(errors="replace").decode()
+        try:
+            return orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # half a surrogate pair in a text, or an integer past 64 bits
+            text = json.dumps(entry, ensure_ascii=False, default=str)
+            return text.encode(errors="replace").decode()
 
 
 class PrettyFormatter(logging.Formatter):

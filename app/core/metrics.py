@@ -17,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._request_kinds: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "dms_http_requests",
             "HTTP requests served",
@@ -53,6 +54,16 @@ class Metrics:
         self.fenced_writes = Gauge(
             "dms_fenced_writes", "Stale writes of workers refused so far", registry=self.registry
         )
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request. Finding a counter by its labels is dear, so those found are kept."""
+        kind = (method, route, status)
+        found = self._request_kinds.get(kind)
+        if found is None:
+            labels = self.requests.labels(method, route, str(status))
+            found = self._request_kinds[kind] = (labels, self.request_seconds.labels(route))
+        found[0].inc()
+        found[1].observe(seconds)
 
     def render(self) -> bytes:
         """All values in the text format that METRICS_CONTENT_TYPE names."""

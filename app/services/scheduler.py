@@ -13,7 +13,7 @@ from app.core.errors import SchedulerRejectedError, SchedulerUnavailableError
 _MAX_ANSWER: Final = 1024 * 1024
 _MAX_MESSAGE: Final = 500
 # Refusals that say "not now" rather than "never": the call is repeated later.
-_TRY_LATER: Final = frozenset({408, 425, 429})
+_TRY_LATER: Final = frozenset({408, 421, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class SchedulerClient:
     """Calls `POST /task`, `POST /cancel` and `GET /definitions` of the scheduler service.
 
     Each call ends within `request_timeout_seconds` in all. Raises SchedulerUnavailableError for
-    what may work later (no connection, time-out, 5xx, 408, 425, 429, a redirect, an answer that
-    makes no sense) and SchedulerRejectedError, with the scheduler's words, for any other 4xx.
+    what may work later (no connection, time-out, 5xx, 408, 421, 425, 429, a redirect, an answer
+    that makes no sense) and SchedulerRejectedError, with the scheduler's words, for any other 4xx.
     Redirects are not followed: the address is the operator's choice alone.
     """
 
@@ -94,7 +94,9 @@ class SchedulerClient:
         self, url: str, body: dict[str, Any], headers: dict[str, str]
     ) -> dict[str, Any]:
         # Written here and not by the client library: integers of any size must survive.
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        content = json.dumps(
+            body, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode()
         answer = _parse(await self._send("POST", url, content, headers))
         if answer is None:
             raise self._unusable("its body is not a JSON object")

@@ -68,11 +68,18 @@ def open_source(location: Location, stack: ExitStack) -> Source:
     raise Refused(message, error_class="bad_source")
 
 
-def open_target(location: Location, source: Source, stack: ExitStack, *, create: bool) -> Target:
+def open_target(
+    location: Location,
+    source: Source,
+    roots: frozenset[tuple[int, int]],
+    stack: ExitStack,
+    *,
+    create: bool,
+) -> Target:
     """Open the destination, making what is missing if `create`; `stack` closes it.
 
     A file goes into an existing directory, or a path that ends with a slash, under its own name;
-    any other path is the file's new path.
+    any other path is the file's new path. `roots` are the identities of the allowed roots.
 
     Raises:
         MoverError: it overlaps the source, is blocked by another kind of file, or not permitted.
@@ -84,9 +91,10 @@ def open_target(location: Location, source: Source, stack: ExitStack, *, create:
         missing, name = _split(location, source, rest)
         _refuse_blocked(fd, missing, location)
         _refuse_overlap(fd, source, missing, name)
+        is_root = not missing and identity(os.fstat(fd)) in roots
         if missing and not create:
-            return Target(None, name, location.is_root)
-        return Target(_make(fd, missing, stack), name, location.is_root)
+            return Target(None, name, is_root)
+        return Target(_make(fd, missing, stack), name, is_root)
     except OSError as error:
         raise as_mover_error(error, location.text) from error
 

@@ -26,7 +26,7 @@ from dms_scheduler.movers.filecopy import FileCopier, FileProblem
 from dms_scheduler.movers.guard import Guard, Stopped
 from dms_scheduler.movers.meter import Meter, Reporter
 from dms_scheduler.movers.oserrors import as_mover_error, classify, reason_of
-from dms_scheduler.movers.paths import identity, locate
+from dms_scheduler.movers.paths import identity, locate, root_identities
 from dms_scheduler.movers.patterns import Filters, is_leftover
 from dms_scheduler.movers.plan import Survey
 from dms_scheduler.movers.recheck import Recheck
@@ -128,13 +128,15 @@ class _Session:
         src = locate(self._request.src, self._request.roots)
         dst = locate(self._request.dst, self._request.roots)
         source = open_source(src, stack)
-        if self._options.delete and dst.is_root:
-            message = f"{dst.text} is an allowed root, never deleted from; use a folder in it"
-            raise Refused(message, error_class="root_refused")
         if self._options.delete and source.name is not None:
             message = "delete=true needs a directory as src; a single file has nothing to mirror"
             raise Refused(message, error_class="bad_source")
-        return source, open_target(dst, source, stack, create=create)
+        self._removal.roots = root_identities(self._request.roots)
+        target = open_target(dst, source, self._removal.roots, stack, create=create)
+        if self._options.delete and target.is_root:
+            message = f"{dst.text} is an allowed root, never deleted from; use a folder in it"
+            raise Refused(message, error_class="root_refused")
+        return source, target
 
     def _survey(self, source: Source, target: Target, fail: Fail) -> Survey:
         survey = Survey(self._options, self._meter, self._copier, self._removal, fail)

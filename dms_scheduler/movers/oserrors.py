@@ -33,6 +33,7 @@ _FAULTS = {
     errno.EILSEQ: OsFault("name_not_allowed"),
     errno.ELOOP: OsFault("symlink_refused"),
     errno.EFBIG: OsFault("file_too_large"),
+    errno.EXDEV: OsFault("other_file_system"),
     errno.EISDIR: _CONFLICT,
     errno.ENOTDIR: _CONFLICT,
     errno.ENOTEMPTY: _BUSY,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dms_scheduler.movers.contract import MoverError, Refused
@@ -34,11 +35,6 @@ class Location:
     root: str
     parts: tuple[str, ...]
     wants_directory: bool
-
-    @property
-    def is_root(self) -> bool:
-        """Whether this is an allowed root itself, in whatever spelling."""
-        return not self.parts
 
 
 def split_path(text: str) -> tuple[str, ...]:
@@ -182,6 +178,15 @@ def status_at(fd: int, name: str) -> os.stat_result | None:
 def identity(status: os.stat_result) -> tuple[int, int]:
     """Return what tells one inode from all others of this machine."""
     return (status.st_dev, status.st_ino)
+
+
+def root_identities(roots: tuple[str, ...]) -> frozenset[tuple[int, int]]:
+    """Return what the allowed roots are, by whatever name; one that is not there is left out."""
+    found: set[tuple[int, int]] = set()
+    for root in roots:
+        with suppress(OSError):
+            found.add(identity(os.stat(root)))
+    return frozenset(found)
 
 
 def ancestry(fd: int) -> frozenset[tuple[int, int]]:

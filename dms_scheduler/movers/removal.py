@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dms_scheduler.movers.contract import MoveRequest, Preserve, Refused
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.meter import Meter, Tally
-from dms_scheduler.movers.paths import READ_DIRECTORY, status_at
+from dms_scheduler.movers.paths import READ_DIRECTORY, identity, status_at
 from dms_scheduler.movers.patterns import BACKUP_NAME, Filters
 from dms_scheduler.movers.tree import MAX_DEPTH
 
@@ -74,6 +75,7 @@ class Removal:
         self._fail = fail
         self._found = 0
         self.backup: Backup | None = None
+        self.roots: frozenset[tuple[int, int]] = frozenset()  # never deleted, nor deleted from
 
     def plan(
         self, source_fd: int, target_fd: int, noted: Callable[[str], None], fail: Fail
@@ -90,20 +92,22 @@ class Removal:
             except OSError as error:
                 fail(_join(folder, name), error)
 
-    def plan_entry(self, fd: int, name: str, folder: str, noted: Callable[[str], None]) -> None:
-        """Count one entry with all below it."""
+    def plan_entry(self, fd: int, name: str, folder: str, noted: Callable[[str], None]) -> bool:
+        """Count one entry with all below it; say if all of it would go."""
         path = _join(folder, name)
         self._guard.check()
+        gone = True
         if _is_directory(fd, name):
-            _refuse_depth(path)
-            with _opened(fd, name) as below:
+            with self._doomed(fd, name, path) as below:
                 for entry in os.listdir(below):
-                    if self._wants(below, path, entry):
-                        self.plan_entry(below, entry, path, noted)
-        self._found += 1
-        noted(path)
+                    wanted = self._wants(below, path, entry)
+                    gone = (wanted and self.plan_entry(below, entry, path, noted)) and gone
+        if gone:
+            self._found += 1
+            noted(path)
         if self._found > self._limit:
             raise self._too_many()
+        return gone
 
     def extras(self, source_fd: int, target_fd: int) -> None:
         """Delete everything below `target_fd` that `source_fd` lacks."""
@@ -138,8 +142,7 @@ class Removal:
 
     def _delete_directory(self, fd: int, name: str, path: str) -> bool:
         gone = True
-        _refuse_depth(path)
-        with _opened(fd, name) as below:
+        with self._doomed(fd, name, path) as below:
             entries = os.listdir(below)
             for entry in entries:
                 wanted = self._wants(below, path, entry)
@@ -152,6 +155,27 @@ class Removal:
         os.rmdir(name, dir_fd=fd)
         self._meter.add(Tally.DELETED)
         return True
+
+    @contextmanager
+    def _doomed(self, fd: int, name: str, path: str) -> Generator[int]:
+        """Open a directory that is to be deleted.
+
+        Raises:
+            Refused: it is an allowed root, or too deep.
+            OSError: it is the top of another file system, which is not this task's to empty.
+
+        """
+        if path.count("/") >= MAX_DEPTH:
+            message = f"{path}: more than {MAX_DEPTH} directories below each other are not deleted"
+            raise Refused(message, error_class="too_deep")
+        with _opened(fd, name) as below:
+            status = os.fstat(below)
+            if identity(status) in self.roots:
+                message = f"{path} is an allowed root and is never deleted; exclude it"
+                raise Refused(message, error_class="root_refused")
+            if status.st_dev != os.fstat(fd).st_dev:
+                raise OSError(errno.EXDEV, "another file system is mounted here; exclude it")
+            yield below
 
     def _before_delete(self) -> None:
         self._guard.check()
@@ -206,12 +230,6 @@ class Removal:
             "check the source, or raise max_delete"
         )
         return Refused(message, error_class="max_delete")
-
-
-def _refuse_depth(path: str) -> None:
-    if path.count("/") >= MAX_DEPTH:
-        message = f"{path}: more than {MAX_DEPTH} directories below each other are not deleted"
-        raise Refused(message, error_class="too_deep")
 
 
 @contextmanager

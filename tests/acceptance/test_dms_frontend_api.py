@@ -4,16 +4,14 @@ import asyncio
 import json
 import os
 import signal
-import socket
-import sys
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.support.frontend import NOWHERE, TOKEN, eventually
+from tests.support.frontend import TOKEN, eventually
+from tests.support.frontend_process import FrontendProcess, frontend_process
 
 # Every command of the document's "Usage examples" that speaks HTTP, as it stands there. The first
 # line and the placeholder of the task's id are the two that a reader fills in.
@@ -45,110 +43,53 @@ ADMIN_DELETE = (
 )
 
 
-class Server:
-    """A frontend process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self.process = process
-        self.port = port
-        self.api_prefix = f"http://localhost:{port}/api/v1"
-
-    async def bash(self, command: str, task_id: str = "") -> Any:
-        """What a command of the document prints, read as JSON."""
-        head = f'{PREAMBLE}api_prefix="{self.api_prefix}"\ntask_id="{task_id}"\n'
-        running = await asyncio.create_subprocess_exec(
-            "bash", "-c", head + command,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"DMS_OPERATOR_TOKEN": TOKEN, "no_proxy": "localhost"},
-        )  # fmt: skip
-        out, err = await running.communicate()
-        assert running.returncode == 0, err.decode()
-        return json.loads(out)
-
-
-def _environment(redis_url: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("DMS_")}
-    return own | {
-        "DMS_REDIS_WRITE_URL": redis_url,
-        "DMS_SCHEDULER_BASE_URL": NOWHERE,
-        "DMS_OPERATOR_TOKEN": TOKEN,
-    }
-
-
-@contextmanager
-def _free_port() -> Generator[int]:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    yield port
-
-
-@asynccontextmanager
-async def _serving(redis_url: str) -> AsyncGenerator[Server]:
-    """`uvicorn app.main:app --host 0.0.0.0 --port ...`, ended by SIGTERM."""
-    with _free_port() as port:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "uvicorn", "app.main:app",
-            "--host", "0.0.0.0", "--port", str(port),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=_environment(redis_url),
-        )  # fmt: skip
-        server = Server(process, port)
-        try:
-            await eventually(lambda: _answers(server), timeout=60)
-            yield server
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-                await process.communicate()
-
-
-async def _answers(server: Server) -> bool:
-    assert server.process.returncode is None, "the server ended"
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        try:
-            ready = await client.get(f"http://127.0.0.1:{server.port}/readyz")
-        except httpx2.TransportError:
-            return False
-    return ready.status_code == 200
+async def bash(server: FrontendProcess, command: str, task_id: str = "") -> Any:
+    """What a command of the document prints, read as JSON."""
+    head = f'{PREAMBLE}api_prefix="{server.api_prefix}"\ntask_id="{task_id}"\n'
+    running = await asyncio.create_subprocess_exec(
+        "bash", "-c", head + command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"DMS_OPERATOR_TOKEN": TOKEN, "no_proxy": "localhost"},
+    )  # fmt: skip
+    out, err = await running.communicate()
+    assert running.returncode == 0, err.decode()
+    return json.loads(out)
 
 
 @pytest.fixture
-async def server(dms_redis_url: str) -> AsyncGenerator[Server]:
-    async with _serving(dms_redis_url) as running:
+async def server(dms_redis_url: str) -> AsyncGenerator[FrontendProcess]:
+    async with frontend_process(dms_redis_url) as running:
         yield running
 
 
-async def test_every_curl_of_the_document(server: Server) -> None:
-    first = await server.bash(SUBMIT)
+async def test_every_curl_of_the_document(server: FrontendProcess) -> None:
+    first = await bash(server, SUBMIT)
     assert first["status"] == "PENDING"
-    many = await server.bash(SUBMIT_MANY)
-    task = (await server.bash(STATUS, many["task_id"]))["task"]
+    many = await bash(server, SUBMIT_MANY)
+    task = (await bash(server, STATUS, many["task_id"]))["task"]
     assert task["parameters"] == {"input": "value", "mode": "fast"}
     assert task["user_id"] == "alice"
-    assert await server.bash(USERS) == {"users": ["alice"]}
-    listed = await server.bash(LIST)
+    assert await bash(server, USERS) == {"users": ["alice"]}
+    listed = await bash(server, LIST)
     assert [t["task_id"] for t in listed["tasks"]] == [many["task_id"], first["task_id"]]
-    cancelled = await server.bash(CANCEL, first["task_id"])
+    cancelled = await bash(server, CANCEL, first["task_id"])
     assert cancelled == {"task_id": first["task_id"], "status": "CANCELLED"}
-    deleted = await server.bash(DELETE, first["task_id"])
+    deleted = await bash(server, DELETE, first["task_id"])
     assert deleted == {"task_id": first["task_id"], "deleted": True}
-    everything = await server.bash(ADMIN_LIST)
+    everything = await bash(server, ADMIN_LIST)
     assert [t["task_id"] for t in everything["tasks"]] == [many["task_id"]]
-    ended = await server.bash(ADMIN_CANCEL, many["task_id"])
+    ended = await bash(server, ADMIN_CANCEL, many["task_id"])
     assert ended["status"] == "CANCELLED"
-    cleaned = await server.bash(ADMIN_DELETE, many["task_id"])
+    cleaned = await bash(server, ADMIN_DELETE, many["task_id"])
     assert cleaned["deleted"] is True
-    gone = await server.bash(STATUS, many["task_id"])
+    gone = await bash(server, STATUS, many["task_id"])
     assert (gone["status"], gone["type"]) == (404, "urn:dms:problem:task-not-found")
 
 
-async def test_log_entries_look_as_the_document_says(server: Server) -> None:
+async def test_log_entries_look_as_the_document_says(server: FrontendProcess) -> None:
     """`2025-11-17T10:00:16.515926+09:00,Dispatching to scheduler`: Seoul, unless told otherwise."""
-    made = await server.bash(SUBMIT)
+    made = await bash(server, SUBMIT)
     task = await eventually(lambda: _dispatching(server, made["task_id"]))
     stamp, _, message = task["logs"][0].partition(",")
     assert message == "Dispatching to scheduler"
@@ -156,14 +97,14 @@ async def test_log_entries_look_as_the_document_says(server: Server) -> None:
     assert len(stamp) == len("2025-11-17T10:00:16.515926+09:00")
 
 
-async def _dispatching(server: Server, task_id: str) -> Any:
-    task = (await server.bash(STATUS, task_id))["task"]
+async def _dispatching(server: FrontendProcess, task_id: str) -> Any:
+    task = (await bash(server, STATUS, task_id))["task"]
     return task if task["logs"] else None
 
 
 async def test_the_server_logs_json_and_ends_with_a_stream_open(dms_redis_url: str) -> None:
-    async with _serving(dms_redis_url) as server:
-        await server.bash(SUBMIT)
+    async with frontend_process(dms_redis_url) as server:
+        await bash(server, SUBMIT)
         url = f"{server.api_prefix}/events"
         headers = {"X-Operator-Token": TOKEN}
         async with (
@@ -174,15 +115,15 @@ async def test_the_server_logs_json_and_ends_with_a_stream_open(dms_redis_url: s
             server.process.send_signal(signal.SIGTERM)
             async for _ in stream.aiter_bytes():
                 pass
-        out, _ = await asyncio.wait_for(server.process.communicate(), 30)
-    assert server.process.returncode in {0, -signal.SIGTERM}
-    lines = [json.loads(line) for line in out.decode().splitlines() if line.startswith("{")]
+        status = await asyncio.wait_for(server.end(), 30)
+    assert status in {0, -signal.SIGTERM}
+    lines = [json.loads(line) for line in server.output.splitlines() if line.startswith("{")]
     actions = {line.get("action") for line in lines}
     assert {"frontend.start", "http.request", "frontend.stop"} <= actions
-    assert TOKEN not in out.decode()
+    assert TOKEN not in server.output
 
 
-async def test_bytes_that_could_be_read_in_two_ways_are_refused(server: Server) -> None:
+async def test_bytes_that_could_be_read_in_two_ways_are_refused(server: FrontendProcess) -> None:
     """Content-Length beside Transfer-Encoding: what a proxy may have let through (smuggling)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(

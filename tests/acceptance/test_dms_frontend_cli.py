@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import tomllib
 from collections.abc import Generator
 from pathlib import Path
@@ -134,14 +136,16 @@ class Cli:
         """A command with alice's scope."""
         return self(command, "--service", "sync", "--user", "alice", *arguments)
 
-    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, command: str, *arguments: str, stderr: int = subprocess.PIPE, **env: str
+    ) -> subprocess.Popen[str]:
         """The same, left running."""
         scope = ["--service", "sync", "--user", "alice"]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.entry", "tasks", command, *scope, *arguments],
-            env=self._env,
+            env={**self._env, **env},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 
@@ -225,7 +229,6 @@ def test_cancel_while_somebody_waits(cli: Cli, stack: Stack) -> None:
     task_id = cli.mine("submit", *slow(stack, "cancel")).stdout.strip()
     waiting = cli.start("wait", "--task-id", task_id)
     try:
-        stack._owners[task_id] = ("sync", "alice")
         stack.wait(task_id, "RUNNING")
         assert cli.mine("cancel", "--task-id", task_id).returncode == 0
         out, err = waiting.communicate(timeout=100)
@@ -237,7 +240,6 @@ def test_cancel_while_somebody_waits(cli: Cli, stack: Stack) -> None:
 
 def test_time_out_and_interrupt_leave_the_task_alone(cli: Cli, stack: Stack) -> None:
     task_id = cli.mine("submit", *slow(stack, "timeout")).stdout.strip()
-    stack._owners[task_id] = ("sync", "alice")
     timed = cli.mine("wait", "--task-id", task_id, "--timeout", "0.2")
     assert timed.returncode == 124
     assert "goes on" in timed.stderr
@@ -336,3 +338,42 @@ def test_anothers_task_is_a_missing_one(quiet: Stack) -> None:
         assert done.returncode == 3, command
         missing = cli.mine(command, "--task-id", "1")
         assert done.stderr.replace(task_id, "1") == missing.stderr
+
+
+def test_a_bar_on_a_terminal(cli: Cli, stack: Stack) -> None:
+    """On a real pseudo-terminal: a bar that moves, numbers, and an end that leaves the screen whole."""
+    folder = stack.roots[0] / "bar"
+    folder.mkdir()
+    (folder / "big").write_bytes(os.urandom(96 * 1024))
+    arguments = params(f"src={folder / 'big'}", f"dst={folder / 'moved'}", "bandwidth=32768")
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    process = cli.start("submit", *arguments, "--wait", stderr=terminal, TERM="xterm-256color")
+    os.close(terminal)
+    shown = b"".join(iter(lambda: _read(screen), b"")).decode()
+    os.close(screen)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, shown
+    assert out.endswith(" COMPLETED\n")
+    assert "RUNNING" in shown
+    assert "KiB" in shown
+    assert "\x1b[?25l" in shown, "the cursor is hidden while the bar moves"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "and is shown again"
+    assert "\x1b[3" not in shown, "NO_COLOR is honoured"
+
+
+def _read(screen: int) -> bytes:
+    """What the terminal shows next; nothing when its last user has gone (Linux says EIO)."""
+    try:
+        return os.read(screen, 65536)
+    except OSError:
+        return b""
+
+
+def test_a_reader_that_leaves_early_is_no_error(quiet: Stack, tmp_path: Path) -> None:
+    for number in range(3):
+        quiet.submit("copy", "pipe", number=number)
+    script = "dms-frontend tasks list --service copy --user pipe -o jsonl | true"
+    done = bash(script, tmp_path, DMS_API_BASE=quiet.api_base)
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr.lower()

@@ -42,7 +42,8 @@ class RealServer:
         self.folder = Path(tempfile.mkdtemp(prefix="dms-server-"))
         self.socket = self.folder / "s.sock"
         self.url = f"unix://{self.socket}"
-        self._command = [server_binary(kind), "--port", str(port), "--save", "", *options]
+        self._command = [server_binary(kind), "--bind", "127.0.0.1", "--port", str(port)]
+        self._command += ["--save", "", *options]
         self._command += ["--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None

@@ -108,6 +108,7 @@ async def test_our_scheduler_queues_and_a_foreign_one_runs(
         Behaviour(500, b"oops"),
         Behaviour(503),
         Behaviour(429, b'{"detail": "slow down"}'),
+        Behaviour(421, b'{"detail": "not my name"}'),
         Behaviour(302, b"", location="http://127.0.0.1:1/"),
         DROP,
         GARBAGE,
@@ -115,7 +116,7 @@ async def test_our_scheduler_queues_and_a_foreign_one_runs(
         Behaviour(body=b'{"status": 5}'),
         Behaviour(body=b"\xff\xfe"),
     ],
-    ids=["500", "503", "429", "302", "dropped", "html", "list", "types", "bytes"],
+    ids=["500", "503", "429", "421", "302", "dropped", "html", "list", "types", "bytes"],
 )
 async def test_trouble_is_waited_for_and_told_once(
     dms_redis_url: str,

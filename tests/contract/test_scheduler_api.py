@@ -17,10 +17,17 @@ from tests.support.worker_process import Client, eventually
 
 
 @asynccontextmanager
-async def serving(url: str, **settings: Any) -> AsyncGenerator[httpx2.AsyncClient]:
+async def serving(
+    url: str, task_modules: list[str] | None = None
+) -> AsyncGenerator[httpx2.AsyncClient]:
     """The application with its lifespan, called without a socket."""
-    chosen = {"task_modules": ["tests.support.handlers"], "heartbeat_seconds": 1, **settings}
-    app = create_app(Settings(redis_write_url=url, lease_seconds=4, **chosen))
+    settings = Settings(
+        redis_write_url=url,
+        lease_seconds=4,
+        heartbeat_seconds=1,
+        task_modules=["tests.support.handlers"] if task_modules is None else task_modules,
+    )
+    app = create_app(settings)
     transport = httpx2.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -61,9 +68,7 @@ async def test_a_task_is_queued_once(http: httpx2.AsyncClient, client: Client) -
     assert await client.engine.look([Call(task["task_id"], 2)]) == [Holding.ABSENT]
 
 
-async def test_a_running_or_ended_task_is_a_no_op(
-    http: httpx2.AsyncClient, client: Client
-) -> None:
+async def test_a_running_or_ended_task_is_a_no_op(http: httpx2.AsyncClient, client: Client) -> None:
     task = await submitted(client)
     await client.managed.begin(task["task_id"], 1, worker="w")
     running = await http.post("/task", json=task)

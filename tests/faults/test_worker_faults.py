@@ -214,7 +214,6 @@ async def test_a_lost_queue_entry_is_made_again(dms_redis_url: str, client: Clie
     """Accepted, but the engine forgot it: the rescuer finds it at its first look."""
     task_id = await client.submit("t.add", first=1)
     with Redis.from_url(dms_redis_url) as server:
-        for key in server.scan_iter("dms-engine*"):
-            server.delete(key)
+        server.delete("dms-engine:stream", f"dms-engine:runs:{task_id}:1")
     with WorkerProcess(dms_redis_url, SHORT):
         assert (await client.ended(task_id)).status is TaskStatus.COMPLETED

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,23 +23,31 @@ _SECONDS = 110.0
 
 
 class Up:
-    """`with Up(tmp_path) as up:` runs it on the root `tmp_path/data`; nothing outlives the block."""
+    """`with Up(tmp_path) as up:` runs it on the root `tmp_path/data`; nothing survives the block.
+
+    `command` replaces the command line; it must name the data directory `tmp_path/own` and port 0.
+    """
 
     def __init__(
-        self, tmp_path: Path, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        tmp_path: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.root = tmp_path / "data"
         self.root.mkdir(exist_ok=True)
         self.data_dir = tmp_path / "own"
         self.out = tmp_path / "up.out"
-        self._arguments = ["--data-dir", str(self.data_dir), "--port", "0", *arguments]
+        own = ["--data-dir", str(self.data_dir), "--port", "0", *arguments]
+        self._command = command or [sys.executable, "-P", "-m", "cli.entry", "up", *own]
         self._env = clean_environment(**{**QUICK, **(env or {})})
         self._seen: set[psutil.Process] = set()
 
     def __enter__(self) -> Self:
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.entry", "up", *self._arguments],
+                self._command,
                 cwd=self.root,
                 env=self._env,
                 stdin=subprocess.DEVNULL,

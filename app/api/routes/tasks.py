@@ -42,6 +42,31 @@ _BODY: dict[str, Any] = {
 }
 
 
+@router.post(
+    "/services/{service}/users/{user_id}/tasks",
+    status_code=202,
+    summary="Submit a new task; query parameters become task inputs",
+    responses={202: {"model": TaskAccepted}},
+    openapi_extra=_BODY,
+)
+async def create_task(service: ServiceName, user_id: UserName, request: Request) -> Response:
+    """A repeated query parameter becomes a list; a JSON body `{"parameters": {...}}` is taken too.
+
+    `Idempotency-Key` makes repeating safe; `Prefer: handling=strict` checks the parameters now.
+    """
+    scope = own_scope(request, service, user_id)
+    api = get_api(request)
+    key = read_idempotency_key(request.headers.getlist("idempotency-key"))
+    parameters = await read_parameters(request)
+    headers: dict[str, str] = {}
+    if wants_strict(request.headers.getlist("prefer")):
+        await api.definitions.validate(service, parameters)
+        headers["Preference-Applied"] = "handling=strict"
+    made = await api.tasks.create(scope, parameters, idempotency_key=key)
+    headers["Location"] = _location(request, service, user_id, made.task_id)
+    return json_response({"task_id": made.task_id, "status": made.status}, 202, headers)
+
+
 @router.get(
     "/services/{service}/users",
     summary="List the users who have tasks in a service",
@@ -67,31 +92,6 @@ async def list_tasks(
     scope = own_scope(request, service, user_id)
     page = await get_api(request).tasks.page(query.paging(), scope.service, scope.user_id)
     return page_response(page)
-
-
-@router.post(
-    "/services/{service}/users/{user_id}/tasks",
-    status_code=202,
-    summary="Submit a new task; query parameters become task inputs",
-    responses={202: {"model": TaskAccepted}},
-    openapi_extra=_BODY,
-)
-async def create_task(service: ServiceName, user_id: UserName, request: Request) -> Response:
-    """A repeated query parameter becomes a list; a JSON body `{"parameters": {...}}` is taken too.
-
-    `Idempotency-Key` makes repeating safe; `Prefer: handling=strict` checks the parameters now.
-    """
-    scope = own_scope(request, service, user_id)
-    api = get_api(request)
-    key = read_idempotency_key(request.headers.getlist("idempotency-key"))
-    parameters = await read_parameters(request)
-    headers: dict[str, str] = {}
-    if wants_strict(request.headers.getlist("prefer")):
-        await api.definitions.validate(service, parameters)
-        headers["Preference-Applied"] = "handling=strict"
-    made = await api.tasks.create(scope, parameters, idempotency_key=key)
-    headers["Location"] = _location(request, service, user_id, made.task_id)
-    return json_response({"task_id": made.task_id, "status": made.status}, 202, headers)
 
 
 @router.get(

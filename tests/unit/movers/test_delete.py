@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,3 +175,58 @@ def test_a_link_is_deleted_and_not_what_it_points_to(place: Place, tmp_path: Pat
     place.run(delete=True, backup_deleted=False)
     assert not (place.dst / "link").is_symlink()
     assert (outside / "precious").exists()
+
+
+def test_a_root_inside_the_destination_is_not_deleted(mirrored: Place) -> None:
+    inner = mirrored.dst / "tree"
+    (mirrored.root / "alias").symlink_to(inner)
+    roots = (str(mirrored.root), str(mirrored.root / "alias"))
+    with pytest.raises(Refused) as caught:
+        mirrored.run(delete=True, roots=roots)
+    assert caught.value.error_class == "root_refused"
+    assert (mirrored.dst / "extra").exists()
+    with pytest.raises(Refused):  # the same root, reached by another name
+        mirrored.run(delete=True, roots=roots, dst=inner)
+
+
+@pytest.mark.root
+def test_another_file_system_in_the_destination_is_not_emptied(
+    mirrored: Place, small_disk: Path
+) -> None:
+    (small_disk / "precious").touch()
+    mounted = mirrored.dst / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "--bind", str(small_disk), str(mounted)], check=True)
+    try:
+        with pytest.raises(PartialFailure) as caught:
+            mirrored.run(delete=True, backup_deleted=False)
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+    assert caught.value.result
+    assert [failure.path for failure in caught.value.result.failed] == ["mounted"]
+    assert (small_disk / "precious").exists()
+    assert not (mirrored.dst / "extra").exists()
+
+
+@pytest.mark.root
+def test_a_bind_mount_does_not_hide_an_overlap(place: Place) -> None:
+    place.write("src/a")
+    place.write("dst/b")
+    loop = place.src / "loop"
+    loop.mkdir()
+    subprocess.run(["mount", "--bind", str(place.dst), str(loop)], check=True)
+    try:
+        with pytest.raises(Refused) as caught:
+            place.run()
+    finally:
+        subprocess.run(["umount", str(loop)], check=True)
+    assert caught.value.error_class == "overlap"
+
+
+def test_a_plan_counts_only_what_would_go(place: Place) -> None:
+    place.write("src/a")
+    place.write("dst/old/keep.log")
+    place.write("dst/old/gone.txt")
+    options: dict[str, Any] = {"delete": True, "exclude": ("*.log",)}
+    assert place.plan(**options).totals.deleted == 1
+    assert place.run(**options).totals.deleted == 1

@@ -1,0 +1,132 @@
+"""What a handler's return values and exceptions mean, and what is hidden of them."""
+
+import asyncio
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from app.tasks import LeaseLost, PermanentFailure, RetryLater, TaskCancelled, TaskOptions
+from dms_scheduler.ending import retry_delay
+from dms_scheduler.handler import MAX_RESULT_BYTES, failed, succeeded
+from dms_scheduler.masking import mask
+from dms_scheduler.plain import plain, plain_text
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Model(BaseModel):
+    at: datetime
+
+
+@pytest.mark.parametrize(
+    ("returned", "data"),
+    [
+        (None, None),
+        ("텍스트", "텍스트"),
+        ({"at": MOMENT}, {"at": "2026-01-02T03:04:05Z"}),
+        (Model(at=MOMENT), {"at": "2026-01-02T03:04:05Z"}),
+        ([Path("/a"), {1}], ["/a", [1]]),
+        ({"status": "success", "data": 5}, 5),
+        ({"status": "success", "rows": 5}, {"status": "success", "rows": 5}),
+        ({"status": "done"}, {"status": "done"}),
+        ({"name": "a\udcff"}, {"name": "a\\udcff"}),
+    ],
+)
+def test_results_become_json(returned: object, data: object) -> None:
+    outcome = succeeded(returned)
+    assert (outcome.kind, outcome.data) == ("success", data)
+
+
+def test_a_message_of_success_goes_to_the_log() -> None:
+    outcome = succeeded({"status": "success", "message": "all well", "data": [1]})
+    assert (outcome.message, outcome.data) == ("all well", [1])
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "data"),
+    [
+        ({"status": "failure", "message": "full", "data": 1}, "full", 1),
+        ({"status": "failure", "code": 3}, "without a message", {"code": 3}),
+    ],
+)
+def test_a_returned_failure_is_final(returned: object, error: str, data: object) -> None:
+    outcome = succeeded(returned)
+    assert (outcome.kind, outcome.retryable, outcome.data) == ("failure", False, data)
+    assert error in (outcome.error or "")
+
+
+@pytest.mark.parametrize("returned", [object(), math.nan, [math.inf], b"\xff", {"f": print}])
+def test_what_json_cannot_hold_is_a_failure(returned: object) -> None:
+    outcome = succeeded(returned)
+    assert (outcome.kind, outcome.retryable) == ("failure", False)
+    assert "cannot be written as JSON" in (outcome.error or "")
+
+
+def test_endless_nesting_is_a_failure() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    assert succeeded(endless).kind == "failure"
+
+
+def test_a_huge_result_is_a_failure_that_says_what_to_do() -> None:
+    outcome = succeeded("x" * MAX_RESULT_BYTES)
+    assert "write large results to a file" in (outcome.error or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (ValueError("v"), "failure", True),
+        (PermanentFailure("p"), "failure", False),
+        (RetryLater("r"), "failure", True),
+        (TaskCancelled("c"), "cancelled", True),
+        (asyncio.CancelledError(), "cancelled", True),
+        (LeaseLost("l"), "lease_lost", True),
+        (SystemExit(3), "failure", True),
+        (KeyboardInterrupt(), "failure", True),
+    ],
+)
+def test_exceptions_have_a_meaning(error: BaseException, kind: str, retryable: bool) -> None:
+    outcome = failed(error)
+    assert (outcome.kind, outcome.retryable, outcome.worn) == (kind, retryable, True)
+
+
+def test_failures_carry_data_and_delay() -> None:
+    assert failed(PermanentFailure("p", {"at": MOMENT})).data == {"at": "2026-01-02T03:04:05Z"}
+    assert failed(RetryLater("r", delay_seconds=7)).delay_seconds == 7
+    bad = failed(PermanentFailure("p", object()))
+    assert (bad.error or "").startswith("p (the handler's result cannot be written")
+
+
+def test_secrets_are_masked() -> None:
+    parameters = {
+        "password": "hunter2",
+        "nested": {"api_key": ["k-1", "k-12"]},
+        "dst": "/data",
+        "AuthToken": "t0k",
+    }
+    text = "hunter2 k-1 k-12 /data t0k redis://user:p%40ss@host/0 https://h:1/x@y"
+    assert mask(text, parameters) == "*** *** *** /data *** redis://user:***@host/0 https://h:1/x@y"
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=())))
+def test_any_text_can_be_stored(text: str) -> None:
+    plain_text(text).encode()
+    assert plain({text: [text]}) == {plain_text(text): [plain_text(text)]}
+
+
+@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(0, 100))
+def test_retries_wait_longer_up_to_a_limit(attempts: int, first: float, most: float) -> None:
+    options = TaskOptions(retry_delay_seconds=first, retry_max_delay_seconds=most)
+    delay = retry_delay(options, attempts)
+    assert 0 <= delay <= most
+    full = min(most, first * 2.0 ** min(attempts - 1, 32))
+    assert delay >= 0.75 * full - 1e-9
+    fixed = TaskOptions(retry="fixed", retry_delay_seconds=first, retry_max_delay_seconds=most)
+    assert retry_delay(fixed, attempts) == min(first, most)
