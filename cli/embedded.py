@@ -1,5 +1,6 @@
 """The embedded Valkey server: its binary, its options, and what its failures mean."""
 
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -93,6 +94,12 @@ class EmbeddedServer:
             return False
         finally:
             client.close()
+
+    def tidy(self) -> None:
+        """Remove the short folder of its socket, if it has one and nothing is left there."""
+        if self.socket.parent != self.data_dir:
+            with contextlib.suppress(OSError):
+                self.socket.parent.rmdir()
 
     @property
     def manifest(self) -> Path:

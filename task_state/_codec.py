@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,28 +80,28 @@ def _stamp(value: datetime | None) -> str:
     return "" if value is None else str(to_microseconds(value))
 
 
-_TEXTS = ("service", "user_id", "description", "retry_of", "schedule_id")
-TIMES = ("created_at", "updated_at", "started_at", "completed_at")
-_NUMBERS = ("attempts", "max_attempts", "epoch", "revision")
-_JSONS = ("parameters", "jobs", "progress")
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
-    items: Iterator[bytes] = iter(flat)
-    return {name.decode(): value for name, value in zip(items, items, strict=True)}
-
-
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _result(raw: dict[str, bytes], output: bytes | None) -> dict[str, Any]:
-    values = {name: _text(raw[name]) for name in ("pod_status", "error") if name in raw}
-    if "data" in raw:
-        values["data"] = from_json(raw["data"])
-    if output is not None:
-        values["launcher_output"] = _text(output)
-    return values
+def _flag(value: bytes) -> bool:
+    return value == b"1"
+
+
+TIMES = ("created_at", "updated_at", "started_at", "completed_at")
+_RESULT: dict[bytes, Callable[[bytes], Any]] = {
+    b"pod_status": _text,
+    b"error": _text,
+    b"data": from_json,
+}
+_FIELDS: dict[bytes, Callable[[bytes], Any]] = {
+    **dict.fromkeys((b"service", b"user_id", b"status"), _text),
+    **dict.fromkeys((b"description", b"retry_of", b"schedule_id"), _text),
+    **dict.fromkeys((b"attempts", b"max_attempts", b"epoch", b"revision"), int),
+    **dict.fromkeys((b"parameters", b"jobs", b"progress"), from_json),
+    **dict.fromkeys((name.encode() for name in TIMES), from_microseconds),
+    b"managed": _flag,
+}
 
 
 def decode_record(
@@ -114,21 +114,18 @@ def decode_record(
 ) -> TaskRecord:
     """A record from its hash, the last of its log lines, their number, and its output. Fields that
     this version does not know (a newer one wrote them) are passed over."""
-    raw = _pairs(flat)
-    values: dict[str, Any] = {name: _text(raw[name]) for name in _TEXTS if name in raw}
-    values.update((name, from_microseconds(int(raw[name]))) for name in TIMES if name in raw)
-    values.update((name, int(raw[name])) for name in _NUMBERS if name in raw)
-    values.update((name, from_json(raw[name])) for name in _JSONS if name in raw)
+    values: dict[str, Any] = {"task_id": task_id, "logs_total": logs_total}
+    result: dict[str, Any] = {}
+    items = iter(flat)
+    for name, value in zip(items, items, strict=True):
+        if decode := _FIELDS.get(name):
+            values[name.decode()] = decode(value)
+        elif decode := _RESULT.get(name):
+            result[name.decode()] = decode(value)
+    if output is not None:
+        result["launcher_output"] = _text(output)
     task = TaskRecord.model_validate(
-        values
-        | {
-            "task_id": task_id,
-            "status": _text(raw["status"]),
-            "managed": raw.get("managed") == b"1",
-            "logs": [_text(line) for line in lines],
-            "logs_total": logs_total,
-            "result": _result(raw, output),
-        }
+        values | {"logs": [_text(line) for line in lines], "result": result}
     )
     task.remember(LoadedState(task))
     return task

@@ -185,6 +185,7 @@ def _after_save(task: TaskRecord, loaded: LoadedState | None, reply: list[Any], 
     revision, *stamps = reply
     task.revision = revision
     for name, value in zip(TIMES, stamps, strict=True):
-        setattr(task, name, None if value is None else from_microseconds(int(value)))
+        if value is not None:
+            setattr(task, name, from_microseconds(value))
     task.logs_total = added if loaded is None else task.logs_total + added
     task.remember(LoadedState(task))

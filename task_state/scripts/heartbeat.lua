@@ -5,10 +5,11 @@ if not r then return {'!', 'FENCED', 'MISSING'} end
 if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
 if r.lease == 0 then return fenced(r) end -- rescued, given back or ended
 local lease = MS + tonumber(ARGV[5])
-call('HSET', r.key, 'lease', lease)
 call('ZADD', P .. 'leases', lease, ID)
-if ARGV[6] ~= '' then
-  call('HSET', r.key, 'progress', ARGV[6])
+if ARGV[6] == '' then
+  call('HSET', r.key, 'lease', lease)
+else
+  call('HSET', r.key, 'lease', lease, 'progress', ARGV[6])
   change(r, 'progress')
 end
 if ARGV[7] == '1' then call('HDEL', r.key, 'deaths') end

@@ -9,6 +9,7 @@ local function finish(r)
   if mode == 'replace' then call('DEL', P .. 'output:' .. ID) end
   output(r, text)
   keep(r)
+  if r.status == 'PENDING' then return {r.revision, r.created, r.updated, false, false} end
   local times = call('HMGET', r.key, 'started_at', 'completed_at')
   return {r.revision, r.created, r.updated, times[1], times[2]}
 end

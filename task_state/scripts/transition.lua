@@ -16,7 +16,7 @@ output(r, ARGV[6])
 fields(r, 8 + n)
 if r.status ~= to then
   move(r, to)
-  if to == 'RUNNING' then call('ZREM', P .. 'queued', ID) end
+  if to == 'RUNNING' and r.managed then call('ZREM', P .. 'queued', ID) end
 else
   keep(r)
   if n > 0 then change(r, 'log') end

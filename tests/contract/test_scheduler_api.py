@@ -204,19 +204,3 @@ async def test_a_module_that_does_not_load_stops_the_start(dms_redis_url: str) -
     with pytest.raises(TaskLoadError, match="no_such_module_of_ours"):
         async with serving(dms_redis_url, task_modules=["no_such_module_of_ours"]):
             raise AssertionError("it started")
-
-
-async def test_the_rescuer_queues_a_lost_workers_task_again(
-    dms_redis_url: str, client: Client
-) -> None:
-    task = await submitted(client)
-    await client.managed.accept(task["task_id"])
-    await client.managed.begin(task["task_id"], 1, worker="w", lease_seconds=0.01)
-    async with serving(dms_redis_url):
-
-        async def queued() -> bool:
-            return await client.engine.look([Call(task["task_id"], 2)]) == [Holding.HELD]
-
-        await eventually(queued, "the next attempt is queued")
-    record = await client.get(task["task_id"])
-    assert (record.status, record.attempts) == (TaskStatus.PENDING, 0)

@@ -207,6 +207,15 @@ async def test_saving_again_keeps_the_times_that_the_store_set(
     assert (mine.started_at, mine.completed_at) == (started, completed)
 
 
+async def test_times_that_the_caller_gave_are_kept(repository: RedisTaskRepository) -> None:
+    given = datetime(2024, 5, 6, tzinfo=UTC)
+    mine = record(started_at=given)
+    await repository.save(mine)
+    mine.description = "again"
+    await repository.save(mine)
+    assert mine.started_at == (await loaded(repository)).started_at == given
+
+
 async def test_save_of_a_loaded_record_moves_its_state(
     repository: RedisTaskRepository, keyspace: Keyspace
 ) -> None:

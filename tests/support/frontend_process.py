@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager
 import httpx2
 
 from tests.support.frontend import NOWHERE, TOKEN, eventually
+from tests.support.servers import quiet_port
 
 
 class FrontendProcess:
@@ -52,16 +52,10 @@ def _environment(redis_url: str, settings: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @asynccontextmanager
 async def frontend_process(redis_url: str, **settings: str) -> AsyncGenerator[FrontendProcess]:
     """A frontend that is ready, with further `DMS_` variables; ended at the end of the block."""
-    port = _free_port()
+    port = quiet_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", str(port),
         stdout=asyncio.subprocess.PIPE,

@@ -118,15 +118,24 @@ def steps(task: Task[dict[str, Any]]) -> dict[str, Any]:
     """Writes a numbered line to a file a step, each only after a check, as a mover renames."""
     control = current_control()
     target = Path(task.payload["file"])
-    target.with_suffix(".pid").write_text(str(os.getpid()))
+    _mark(task, "started", str(os.getpid()))
     count = int(task.payload["count"])
-    for number in range(count):
-        control.check()
-        with target.open("a") as out:
-            out.write(f"{task.epoch} {number} {time.monotonic()}\n")
-        log(f"step {number}")
-        time.sleep(float(task.payload.get("pause", "0.05")))
+    try:
+        for number in range(count):
+            control.check()
+            with target.open("a") as out:
+                out.write(f"{task.epoch} {number}\n")
+            log(f"step {number}")
+            time.sleep(0.05)
+    finally:
+        _mark(task, "ended")
     return {"steps": count, "epoch": task.epoch}
+
+
+def deaf(task: Task[dict[str, Any]]) -> None:
+    """Sleeps, and hears nothing."""
+    _mark(task, "started", str(os.getpid()))
+    time.sleep(3600)
 
 
 def die(task: Task[dict[str, Any]]) -> None:
@@ -203,6 +212,7 @@ define_task("t.stubborn", stubborn)
 define_task("t.timeout", polite, {"timeout_seconds": 0.3, "max_attempts": 1})
 define_task("t.until-file", until_file)
 define_task("t.steps", steps)
+define_task("t.deaf", deaf)
 define_task("t.die", die, {"max_attempts": 1})
 define_task("t.leave", leave, {"max_attempts": 1})
 define_task("t.kill-worker", kill_worker)

@@ -204,6 +204,8 @@ class Stack:
             part.send(signal.SIGTERM)
             if name == SERVER or not part.wait(10.0):
                 part.kill_group()
+        self.plan.server.socket.unlink(missing_ok=True)  # SIGKILL leaves it
+        self.plan.server.tidy()
         for reservation in self._ports:
             reservation.close()
         for end in self._lifeline:

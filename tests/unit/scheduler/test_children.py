@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from dms_scheduler.handler import TaskView
 
 SETTINGS = ChildSettings(modules=("tests.support.handlers",))
 LATER = 1e12
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Words:
@@ -195,26 +197,31 @@ async def test_a_child_that_left_something_behind_is_not_used_again(child: Child
     assert (outcome.kind, outcome.worn) == ("success", True)
 
 
-async def test_a_child_dies_with_its_worker(tmp_path: Path) -> None:
-    """The worker here is a process of its own, killed without a chance to tell its child."""
-    code = (
-        "import asyncio, sys\n"
-        "from dms_scheduler.children import Child, ChildSettings\n"
-        "async def main():\n"
-        "    child = await Child.start(ChildSettings())\n"
-        "    print(child.pid, flush=True)\n"
-        "    await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
-    )
-    import sys
+BUSY_WORKER = """
+import asyncio, sys
+from dms_scheduler.children import Child
+from tests.unit.scheduler.test_children import LATER, SETTINGS, Words, view
+async def main():
+    child = await Child.start(SETTINGS)
+    await child.run(view("t.deaf", {"folder": sys.argv[1]}), LATER, Words())
+asyncio.run(main())
+"""
 
+
+async def test_a_busy_child_dies_with_its_worker(tmp_path: Path) -> None:
+    """The worker here is a process of its own, killed without a chance to tell its child."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        BUSY_WORKER,
+        str(tmp_path),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert process.stdout is not None
-    pid = int(await process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    try:
+        pid = int(await file_appears(tmp_path / "started.1"))
+    finally:
+        process.kill()
+        await process.wait()
     async with asyncio.timeout(20):
         while not gone(pid):
             await asyncio.sleep(0.01)

@@ -1,0 +1,1 @@
+"""Measurements of DMS, printed as tables; `python -m benchmarks` runs them all."""
