@@ -16,6 +16,7 @@ from tests.support.frontend import (
     REDIS_NOWHERE,
     TOKEN,
     Frontend,
+    eventually,
     make_settings,
     running_frontend,
     served_frontend,
@@ -165,3 +166,39 @@ async def test_a_large_body_is_answered_over_a_real_socket(dms_redis_url: str) -
             assert sized.status_code == 413
             chunked = await frontend.client.post(ALICE, content=parts(), headers=json_type)
             assert chunked.status_code == 413
+
+
+async def test_a_client_that_goes_away_while_sending_is_no_defect(
+    dms_redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served_frontend(make_settings(dms_redis_url)) as frontend:
+        _, writer = await asyncio.open_connection("127.0.0.1", frontend.client.base_url.port)
+        head = f"POST {ALICE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(head.encode() + b"Content-Length: 1000\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await eventually(lambda: "Request served" in caplog.messages)
+    assert "A request met a defect" not in caplog.messages
+
+
+async def test_a_follower_that_takes_nothing_is_let_go(
+    dms_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place among the streams is another's; what it has not taken fills no memory."""
+    monkeypatch.setattr("app.api.responses._SEND_SECONDS", 0.5)
+    async with served_frontend(make_settings(dms_redis_url)) as frontend:
+        repository = await frontend.container.provider.get_repository()
+        task_id = await frontend.submit()
+        line = "2025-11-17T10:00:16+09:00," + "x" * 60_000
+        for _ in range(30):
+            await repository.append_logs(task_id, [line] * 20)
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", frontend.client.base_url.port, limit=1024
+        )
+        url = f"{API}/services/sync/tasks/{task_id}/logs?user_id=alice&follow=true"
+        writer.write(f"GET {url} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await writer.drain()
+        gauge = frontend.container.metrics.registry.get_sample_value
+        await eventually(lambda: gauge("dms_live_streams") == 1)
+        await eventually(lambda: gauge("dms_live_streams") == 0)
+        writer.close()

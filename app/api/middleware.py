@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem_for
@@ -113,6 +114,8 @@ class EdgeMiddleware:
             await self._app(scope, exchange.receive, exchange.send)
         except DmsError as error:
             await exchange.answer(error)
+        except ClientDisconnect:
+            return  # while it was sending: there is nobody to answer
         except Exception as error:  # the edge: nothing of ours may reach the server as it is
             log.exception(
                 "A request met a defect",

@@ -67,6 +67,9 @@ class LiveResponse(EventSourceResponse):
                 }
             )
             async for event in self._events:
-                async with asyncio.timeout(_SEND_SECONDS):
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                try:
+                    async with asyncio.timeout(_SEND_SECONDS):
+                        await send({"type": "http.response.body", "body": event, "more_body": True})
+                except TimeoutError:
+                    return  # the server closes a connection whose answer is not whole
             await send({"type": "http.response.body", "body": b"", "more_body": False})

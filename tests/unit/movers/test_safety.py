@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dms_scheduler.movers import MoverError, PartialFailure, Refused, split_roots
+from dms_scheduler.movers.filecopy import FileProblem, open_file
 from dms_scheduler.movers.paths import locate, split_path
 from tests.unit.movers.support import Place, look
 
@@ -113,7 +114,13 @@ def test_a_link_in_the_destination_tree_is_not_followed(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("src", "dst"),
-    [("src", "src"), ("src", "src/sub"), ("src", "src/new/deep"), ("src/sub", "src"), (".", "src")],
+    [
+        ("src", "src"),
+        ("src", "src/sub"),
+        ("src", "src/sub/new/deep"),
+        ("src/sub", "src"),
+        (".", "src"),
+    ],
 )
 def test_overlapping_ends_are_refused(place: Place, src: str, dst: str) -> None:
     place.write("src/sub/file")
@@ -243,3 +250,16 @@ def test_a_single_file_has_its_place(place: Place, dst: str, expected: str) -> N
     assert (copy.stat().st_mtime_ns, copy.stat().st_mode & 0o777) == (123_456_789, 0o640)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert place.run(src=file, dst=f"{place.root}/{dst}").totals.skipped == 1
+
+
+def test_a_file_that_became_something_else_is_not_opened(place: Place) -> None:
+    (place.src / "link").symlink_to(place.write("secret", "secret"))
+    os.mkfifo(place.src / "fifo")
+    fd = os.open(place.src, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="symbolic links"):
+            open_file(fd, "link")
+        with pytest.raises(FileProblem, match="something else"):
+            open_file(fd, "fifo")
+    finally:
+        os.close(fd)

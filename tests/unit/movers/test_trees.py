@@ -217,6 +217,20 @@ def test_overwrite_says_what_is_replaced(
     assert (place.dst / "missing").exists()
 
 
+def test_never_overwriting_leaves_directories_as_they_are_too(place: Place) -> None:
+    place.write("src/old/a")
+    place.write("src/new/a")
+    place.write("dst/old/b")
+    for folder in (place.src / "old", place.src / "new"):
+        folder.chmod(0o711)
+        os.utime(folder, ns=(5, 5))
+    place.run(overwrite=Overwrite.NEVER)
+    made, kept = (place.dst / "new").stat(), (place.dst / "old").stat()
+    assert (made.st_mode & 0o777, made.st_mtime_ns) == (0o711, 5)
+    assert kept.st_mode & 0o777 == 0o755
+    assert kept.st_mtime_ns != 5
+
+
 def test_links_can_be_skipped_and_special_files_always_are(place: Place) -> None:
     place.write("src/file")
     (place.src / "link").symlink_to("file")
