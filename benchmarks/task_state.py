@@ -1,7 +1,7 @@
 """Operations of task_state as ratios to a bare SET on the same server, in the same run.
 
-Each round measures blocks of calls, one call at a time: SET, the operation, SET ... The ratio of a
-round is that of the medians; the figure is the median of the rounds. The client is task_state's own.
+Each round measures blocks of calls, one call at a time: SET, the operation, SET. The ratio of a
+round is that of the medians, the figure the median of the rounds. All clients are set up alike.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured: microseconds at the client, their ratio, CPU microseconds at the server."""
+    """What was measured: µs at the client, their ratio, and µs of the server's CPU."""
 
     operation: Operation
     set_us: float
@@ -102,15 +102,15 @@ class Operations:
         while len(calls) < count:
             record = self._record()
             await self._repository.save(record)
-            for status in (TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.COMPLETED):
-                calls.append(lambda i=record.task_id, s=status: self._repository.set_status(i, s))
+            calls += [
+                lambda i=record.task_id, s=status: self._repository.set_status(i, s)
+                for status in (TaskStatus.DISPATCHING, TaskStatus.RUNNING, TaskStatus.COMPLETED)
+            ]
         return calls[:count]
 
     async def _append(self, count: int) -> list[Call]:
         if await self._repository.get("long") is None:
-            await self._repository.save(
-                TaskRecord(task_id="long", service="sync", user_id="alice")
-            )
+            await self._repository.save(TaskRecord(task_id="long", service="sync", user_id="alice"))
             lines = [format_log_entry(f"copied file number {n}") for n in range(10_000)]
             for _ in range(10):
                 await self._repository.append_logs("long", lines)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from task_state.errors import InvalidRequestError
-from task_state.models import NAME_PATTERN, JsonObject, LoadedState, TaskRecord
+from task_state.models import NAME_PATTERN, JsonObject, TaskRecord
 from task_state.timezone import from_microseconds, to_microseconds
 
 LOADED_LINES = 200
@@ -127,5 +127,5 @@ def decode_record(
     task = TaskRecord.model_validate(
         values | {"logs": [_text(line) for line in lines], "result": result}
     )
-    task.remember(LoadedState(task))
+    task.stored()
     return task

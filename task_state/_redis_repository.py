@@ -68,10 +68,10 @@ class RedisTaskRepository(TaskRepository):
         )
 
     async def append_log(self, task_id: str, message: str) -> None:
-        await self.append_logs(task_id, [format_log_entry(message)])
+        await self._store.mutate("log", task_id, format_log_entry(message))
 
     async def append_logs(self, task_id: str, entries: Sequence[str]) -> None:
-        await self._write(task_id, lines=entries)
+        await self._store.mutate("log", task_id, *entries)
 
     async def update_result(
         self,
@@ -141,14 +141,11 @@ class RedisTaskRepository(TaskRepository):
         self,
         task_id: str,
         *,
-        lines: Sequence[str] = (),
         output: str = "",
         jobs: Sequence[str] = (),
         fields: Sequence[str] = (),
     ) -> None:
-        await self._store.mutate(
-            "write", task_id, "", output, len(lines), *lines, len(jobs), *jobs, *fields
-        )
+        await self._store.mutate("write", task_id, "", output, 0, len(jobs), *jobs, *fields)
 
     async def _page(self, request: PageRequest) -> TaskPage:
         return decode_page(request, await self._store.read("page", *request.arguments()))
@@ -183,9 +180,10 @@ def _output_change(task: TaskRecord, loaded: LoadedState | None) -> tuple[str, s
 
 def _after_save(task: TaskRecord, loaded: LoadedState | None, reply: list[Any], added: int) -> None:
     revision, *stamps = reply
-    task.revision = revision
-    for name, value in zip(TIMES, stamps, strict=True):
-        if value is not None:
-            setattr(task, name, from_microseconds(value))
-    task.logs_total = added if loaded is None else task.logs_total + added
-    task.remember(LoadedState(task))
+    times = {
+        name: from_microseconds(value)
+        for name, value in zip(TIMES, stamps, strict=True)
+        if value is not None
+    }
+    total = added if loaded is None else task.logs_total + added
+    task.stored(revision=revision, logs_total=total, **times)

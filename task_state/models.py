@@ -111,9 +111,10 @@ class TaskRecord(BaseModel):
         """How the store last saw this record; None for one that it never did."""
         return self._loaded
 
-    def remember(self, state: "LoadedState") -> None:
-        """Note that the store now holds this record as `state` says. For repositories."""
-        self._loaded = state
+    def stored(self, **values: Any) -> None:
+        """Note that the store holds this record now, with the `values` that it set itself."""
+        vars(self).update(values)
+        self._loaded = LoadedState(self)
 
 
 class LoadedState:

@@ -106,7 +106,7 @@ class Dispatcher:
         except TransitionError as error:
             # Cancelled while the call was under way: the scheduler may have been told in the wrong
             # order, and must not run what nobody wants.
-            if error.current in set[TaskStatus]():
+            if error.current in {TaskStatus.CANCELLED, TaskStatus.CANCEL_REQUESTED}:
                 await self._tell_cancelled(call)
         except TaskNotFoundError:
             await self._tell_cancelled(call)

@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Coroutine
 from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from redis import Redis
@@ -42,7 +42,7 @@ await repository.update_result(
 await repository.set_status("external-1", TaskStatus.COMPLETED, log_entry="worker finished")
 
 await provider.close()
-"""
+"""  # noqa: E501  (verbatim)
 LOG_LINE = "2025-11-17T10:00:16.515926+09:00,worker started"
 
 
@@ -58,8 +58,7 @@ async def run_block(block: str) -> dict[str, Any]:
     """Run a block of code that awaits at its top level, and return its names."""
     names: dict[str, Any] = {}
     code = compile(block, "<document>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    call = cast("Callable[[], Coroutine[Any, Any, None]]", eval(code, names))
-    await cast("Any", call)
+    await cast("Awaitable[None]", eval(code, names))
     return names
 
 
@@ -102,7 +101,7 @@ def test_the_quickstart_as_a_program(dms_redis_url: str) -> None:
 async def test_ttls_and_indexes_are_refreshed(dms_redis_url: str) -> None:
     await run_block(QUICKSTART)
     with Redis.from_url(dms_redis_url) as client:
-        assert cast("int", client.ttl(keys.task("external-1"))) >= 7_776_000
+        assert client.ttl(keys.task("external-1")) >= 7_776_000
         assert client.hgetall(keys.users("analytics")) == {b"alice": b"1"}
 
 
@@ -160,8 +159,6 @@ def test_task_state_imports_nothing_internal() -> None:
 
 async def test_the_publisher_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The document's way to stub: the clients are patched, and closed with the provider."""
-    from unittest.mock import AsyncMock, Mock
-
     made = [AsyncMock(), AsyncMock()]
     monkeypatch.setattr("task_state.redis.Redis.from_url", Mock(side_effect=made))
     provider = RedisRepositoryProvider(RedisRepositorySettings(write_url="redis://nowhere"))

@@ -7,7 +7,7 @@ from redis import Redis
 
 from task_state import TaskRecord, TaskStatus, keys
 
-# Keys that stay when every task is gone: the layout's version, the last id, streams, counters, turns.
+# Keys that stay when every task is gone: version, last id, streams, counters, turns.
 LASTING = {
     keys.SCHEMA,
     keys.SEQUENCE,
@@ -22,7 +22,8 @@ LASTING = {
 
 def record(task_id: str = "external-1", **values: Any) -> TaskRecord:
     """A record that was never saved."""
-    return TaskRecord(**{"task_id": task_id, "service": "analytics", "user_id": "alice", **values})
+    request: dict[str, Any] = {"task_id": task_id, "service": "analytics", "user_id": "alice"}
+    return TaskRecord(**{**request, **values})
 
 
 class Keyspace:

@@ -1,9 +1,9 @@
 """Many writers on one task: nothing lost, nothing twice, one terminal state, no crossed replies."""
 
 import asyncio
+import contextlib
 import random
 from collections import Counter, defaultdict
-from typing import Any
 
 from task_state import TaskStateError, TaskStatus, TransitionError
 from task_state.log_entry import format_log_entry
@@ -97,9 +97,28 @@ async def test_writers_of_revisions_never_lose_an_update(repository: RedisTaskRe
     assert conflicts > 0
 
 
-async def test_cancelled_calls_never_cross_replies(
-    repository: RedisTaskRepository, managed: ManagedTasks
-) -> None:
+async def check(repository: RedisTaskRepository, task_id: str, kind: int) -> None:
+    """One call about a task, whose answer must be about that task."""
+    match kind:
+        case 0:
+            found = await repository.get(task_id)
+            assert found is not None
+            assert found.description == task_id
+            assert all(task_id in line for line in found.logs)
+        case 1:
+            page = await repository.get_logs(task_id)
+            assert page.total >= 20
+            assert all(task_id in line for line in page.lines)
+        case 2:
+            assert await repository.get_launcher_output(task_id) == task_id
+        case 3:
+            (found,) = await repository.list_by_ids([task_id])
+            assert found.description == task_id
+        case _:
+            await repository.append_log(task_id, f"{task_id} more")
+
+
+async def test_cancelled_calls_never_cross_replies(repository: RedisTaskRepository) -> None:
     """Calls are cancelled at random moments; whoever comes next gets the answer to its own call."""
     rng = random.Random(20260303)
     ids = [f"task-{number}" for number in range(20)]
@@ -108,39 +127,21 @@ async def test_cancelled_calls_never_cross_replies(
         await repository.save(record(task_id, logs=lines, description=task_id))
         await repository.update_result(task_id, launcher_output=task_id)
 
-    async def check(task_id: str) -> None:
-        match rng.randrange(5):
-            case 0:
-                found = await repository.get(task_id)
-                assert found is not None
-                assert found.description == task_id
-                assert all(task_id in line for line in found.logs)
-            case 1:
-                page = await repository.get_logs(task_id)
-                assert page.total >= 20
-                assert all(task_id in line for line in page.lines)
-            case 2:
-                assert await repository.get_launcher_output(task_id) == task_id
-            case 3:
-                (found,) = await repository.list_by_ids([task_id])
-                assert found.description == task_id
-            case _:
-                await repository.append_log(task_id, f"{task_id} more")
+    async def ask(task_id: str) -> None:
+        await check(repository, task_id, rng.randrange(5))
 
     async def disturb(task_id: str) -> None:
-        call: asyncio.Task[Any] = asyncio.create_task(check(task_id))
+        call = asyncio.create_task(ask(task_id))
         for _ in range(rng.randrange(12)):
             await asyncio.sleep(0)
         call.cancel()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await call
-        except asyncio.CancelledError:
-            return
 
     for _ in range(30):
-        await asyncio.gather(*(f(name) for name in ids for f in (check, disturb, disturb)))
+        await asyncio.gather(*(f(name) for name in ids for f in (ask, disturb, disturb)))
     for task_id in ids:
-        await check(task_id)
+        await check(repository, task_id, 0)
 
 
 async def test_a_cancelled_blocking_read_loses_its_connection_only(

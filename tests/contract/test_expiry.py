@@ -20,7 +20,7 @@ TTL = 7_776_000_000
 def lives(keyspace: Keyspace, task_id: str) -> dict[str, int]:
     """The native time to live of each key of a task, in ms; -1 is for ever."""
     names = (keys.task(task_id), keys.logs(task_id), keys.output(task_id))
-    found = {name: cast("int", keyspace.client.pttl(name)) for name in names}
+    found = {name: keyspace.client.pttl(name) for name in names}
     return {name: life for name, life in found.items() if life != -2}
 
 
@@ -32,7 +32,7 @@ def assert_running(keyspace: Keyspace, task_id: str, ttl: int = TTL) -> None:
         assert ttl + DAY - 60_000 < life <= ttl + DAY
     score = keyspace.client.zscore(keys.EXPIRY, f"{task_id}:analytics:alice")
     assert score is not None
-    assert abs(float(cast("float", score)) - time.time() * 1000 - ttl) < 60_000
+    assert abs(score - time.time() * 1000 - ttl) < 60_000
 
 
 def age(keyspace: Keyspace, task_id: str) -> None:

@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -162,21 +162,21 @@ async def test_filters_that_no_index_serves(repository: RedisTaskRepository) -> 
     assert page.total is None, "counting would mean reading every record"
 
 
-@pytest.mark.parametrize(
-    ("text", "matches"),
-    [
-        ("a1", lambda task: "a1" in task.task_id.lower()),
-        ("BOB", lambda task: task.user_id == "bob"),
-        ("slow", lambda task: task.parameters["Mode"] == "slow"),
-        ("mode", lambda task: True),
-        ("/데이터/7", lambda task: "/데이터/7" in task.parameters["경로"]),
-        ("한", lambda task: False),
-        ("[%a.]*", lambda task: False),
-    ],
-)  # fmt: skip
-async def test_text_search(repository: RedisTaskRepository, text: str, matches: Any) -> None:
+MATCHES: dict[str, Callable[[TaskRecord], bool]] = {
+    "a1": lambda task: "a1" in task.task_id.lower(),
+    "BOB": lambda task: task.user_id == "bob",
+    "slow": lambda task: task.parameters["Mode"] == "slow",
+    "mode": lambda task: True,
+    "/데이터/7": lambda task: "/데이터/7" in task.parameters["경로"],
+    "한": lambda task: False,
+    "[%a.]*": lambda task: False,
+}
+
+
+@pytest.mark.parametrize("text", MATCHES)
+async def test_text_search(repository: RedisTaskRepository, text: str) -> None:
     tasks = await fill(repository, 25)
-    expected = [task for task in tasks if matches(task)]
+    expected = [task for task in tasks if MATCHES[text](task)]
     assert await walk(repository, q=text, limit=4) == ordered(expected)
 
 
@@ -285,7 +285,7 @@ async def test_random_listings_match_a_plain_sort(repository: RedisTaskRepositor
 
 @pytest.mark.redis_server
 async def test_ids_are_ordered_by_their_bytes_whatever_the_servers_locale() -> None:
-    """Sorted sets order ids by bytes; Lua's own `<` follows the locale that Redis was started in."""
+    """Sorted sets order ids by bytes; Lua's own `<` follows the locale that Redis runs in."""
     if shutil.which("localedef") is None:
         pytest.skip("needs localedef (Debian: apt-get install locales)")
     with tempfile.TemporaryDirectory(prefix="dms-locale-") as folder:

@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -95,7 +96,7 @@ async def test_a_deferred_event_comes_again_once_it_is_due(
 
 
 def _let_due(keyspace: Keyspace) -> None:
-    for member in keyspace.client.zrange(keys.due("dispatch"), 0, -1):
+    for member in cast("list[bytes]", keyspace.client.zrange(keys.due("dispatch"), 0, -1)):
         keyspace.client.zadd(keys.due("dispatch"), {member: 1})
 
 

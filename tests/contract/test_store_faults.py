@@ -1,4 +1,4 @@
-"""What the store promises while Redis is stopped, restarted, full, empty of scripts or replicated."""
+"""What the store promises while Redis is stopped, restarted, full, forgetful or replicated."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from tests.contract.store import Keyspace, record
 from tests.contract.test_managed_tasks import begin, submit
 
 GENEROUS = 30.0
-"""Seconds in which 300 calls at once are refused: each is promised 2 s, on a machine that is free."""
+"""Seconds in which 300 calls at once are refused; each is promised 2 s on a free machine."""
 
 
 @contextlib.asynccontextmanager
@@ -165,7 +165,7 @@ async def test_a_hanging_server_is_an_error_in_time_for_every_call(
         own_server.signal(signal.SIGCONT)
     assert {type(answer) for answer in answers} == {StoreUnavailableError}
     assert took < GENEROUS
-    # Whether the stopped server will still do what it was sent is unknown; that it works again is not.
+    # Whether it will still do what it was sent is unknown; that it works again is not.
     await eventually(own.ping)
     found = await repository.get(task_id)
     assert found is not None

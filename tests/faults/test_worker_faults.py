@@ -79,6 +79,23 @@ async def test_a_frozen_workers_handler_stops_before_its_next_step_and_its_write
     assert fenced >= 1
 
 
+async def test_a_stale_handler_that_hears_nothing_is_killed(
+    dms_redis_url: str, client: Client, tmp_path: Path
+) -> None:
+    """Only the worker is frozen here: when it goes on, the fence tells it to kill its child."""
+    with WorkerProcess(dms_redis_url, SHORT) as first:
+        task_id = await client.submit("t.deaf", folder=str(tmp_path))
+        await eventually((tmp_path / "started.1").exists, "the first attempt works")
+        child = int((tmp_path / "started.1").read_text())
+        first.send(signal.SIGSTOP)
+        with WorkerProcess(dms_redis_url, SHORT):
+            await eventually((tmp_path / "started.2").exists, "the second attempt works")
+            first.send(signal.SIGCONT)
+            await eventually(lambda: not Path(f"/proc/{child}").exists(), "the child is killed")
+            record = await client.get(task_id)
+            assert (record.status, record.epoch) == (TaskStatus.RUNNING, 2)
+
+
 async def test_the_engines_signal_brings_a_cancel_before_the_next_heartbeat(
     dms_redis_url: str, client: Client, tmp_path: Path
 ) -> None:
@@ -214,6 +231,22 @@ async def test_redis_killed_and_restarted_in_the_middle_loses_nothing(
     assert last == [f"step {number}" for number in range(120)]
     done = [line for line in target.read_text().splitlines() if line.startswith("1 ")]
     assert len(steps) - (120 if away_past_lease else 0) == len(done)
+
+
+async def test_after_an_outage_new_tasks_run_beside_the_old_ones(
+    server: RealServer, tmp_path: Path
+) -> None:
+    with WorkerProcess(server.url, {**SHORT, "DMS_LEASE_SECONDS": "600"}) as worker:
+        async with Client(server.url) as client:
+            old = await client.submit("t.until-file", file="/nowhere/x", folder=str(tmp_path))
+            await eventually((tmp_path / "started.1").exists, "the old task runs")
+            server.kill()
+            await eventually(lambda: "is away" in worker.log(), "the outage was noticed")
+            server.start()
+        async with Client(server.url) as client:
+            new = await client.submit("t.add", first=1)
+            assert (await client.ended(new)).status is TaskStatus.COMPLETED
+            assert (await client.get(old)).status is TaskStatus.RUNNING
 
 
 async def test_a_lost_queue_entry_is_made_again(dms_redis_url: str, client: Client) -> None:

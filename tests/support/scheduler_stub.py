@@ -40,13 +40,16 @@ def answer(value: Any, status: int = 200) -> Behaviour:
 
 @dataclass
 class SchedulerStub:
-    """`script` gives the behaviour of the next calls, then `always` is what happens."""
+    """`script` gives the behaviour of the next calls, then `always` is what happens. Calls of
+    `held_path` are answered once `release` is set."""
 
     always: Behaviour = OK
     script: list[Behaviour] = field(default_factory=list[Behaviour])
     calls: list[Call] = field(default_factory=list[Call])
     definitions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     url: str = ""
+    held_path: str | None = None
+    release: asyncio.Event = field(default_factory=asyncio.Event)
 
     def to(self, path: str, task_id: str | None = None) -> list[Call]:
         """The calls of a path, for one task or for all."""
@@ -74,6 +77,8 @@ class SchedulerStub:
         else:
             behaviour = self.script.pop(0) if self.script else self.always
         self.calls.append(Call(path, headers, json.loads(body) if body else None))
+        if path == self.held_path:
+            await self.release.wait()
         if behaviour.then == "drop":
             return False
         if behaviour.then == "hang":

@@ -9,17 +9,18 @@ from pydantic import ValidationError
 from task_state import TRANSITIONS, TaskRecord, TaskResult, TaskStatus
 from task_state.timezone import get_timezone
 
-NAMES = ["PENDING", "DISPATCHING", "RUNNING", "COMPLETED", "FAILED", "CANCEL_REQUESTED", "CANCELLED"]
+STATES = "PENDING DISPATCHING RUNNING COMPLETED FAILED CANCEL_REQUESTED CANCELLED"
 
 
 def record(**values: Any) -> TaskRecord:
-    return TaskRecord(**{"task_id": "1", "service": "s", "user_id": "u", **values})
+    request: dict[str, Any] = {"task_id": "1", "service": "s", "user_id": "u"}
+    return TaskRecord(**{**request, **values})
 
 
 def test_the_value_of_a_status_is_its_name() -> None:
-    assert [status.value for status in TaskStatus] == NAMES
-    assert [str(status) for status in TaskStatus] == NAMES
-    assert [status.name for status in TaskStatus] == NAMES
+    assert [status.value for status in TaskStatus] == STATES.split()
+    assert [str(status) for status in TaskStatus] == STATES.split()
+    assert [status.name for status in TaskStatus] == STATES.split()
 
 
 @pytest.mark.parametrize("text", ["running", "Running", "RUNNING", "rUnNiNg"])
@@ -68,15 +69,15 @@ def test_a_new_record() -> None:
 @pytest.mark.parametrize(
     ("field", "good", "bad"),
     [
-        ("task_id", ["external-1", "123", "a.b_C-9", "x" * 128], ["", "a b", "a:b", "a/b", "한", "x" * 129, "a\n"]),
-        ("service", ["sync", "a.b_C@x-9", "x" * 64], ["", "a b", "a:b", "*", "한", "x" * 65, "a\n"]),
-        ("user_id", ["alice", "a@example.org", "x" * 64], ["", "a b", "a:b", "{0}", "한", "x" * 65, "a\n"]),
+        ("task_id", ["external-1", "123", "a.b_C-9", "x" * 128], ["a/b", "x" * 129]),
+        ("service", ["sync", "a.b_C@x-9", "x" * 64], ["*", "x" * 65]),
+        ("user_id", ["alice", "a@example.org", "x" * 64], ["{0}", "x" * 65]),
     ],
-)  # fmt: skip
+)
 def test_names(field: str, good: list[str], bad: list[str]) -> None:
     for name in good:
         assert getattr(record(**{field: name}), field) == name
-    for name in bad:
+    for name in [*bad, "", "a b", "a:b", "한", "a\n"]:
         with pytest.raises(ValidationError, match=field):
             record(**{field: name})
         with pytest.raises(ValidationError, match="pattern"):
