@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from app.api.errors import add_error_handlers
 from app.api.middleware import EdgeMiddleware
@@ -33,7 +34,9 @@ def create_app(
             with _before_shutdown(container.live.close_streams):
                 yield
 
-    app = FastAPI(
+    # FastAPI's own page of the API loads its scripts from a CDN: blank where there is no internet.
+    app = FastAPIOffline(
+        redoc_url=None,
         title=settings.app_name,
         summary="DMS, the Data Moving Service: submit a task, watch it run, lose nothing.",
         lifespan=lifespan,

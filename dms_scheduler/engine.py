@@ -61,8 +61,9 @@ class Holding(Enum):
 
 
 def quiet_engine_logs() -> None:
-    """Docket writes two lines a call at INFO, and a banner at start; its warnings are enough."""
-    logging.getLogger("docket").setLevel(logging.WARNING)
+    """Docket writes two lines a call, a banner, and during an outage a warning a second; what it
+    cannot help is enough. The rescuer says once that Redis is away."""
+    logging.getLogger("docket").setLevel(logging.ERROR)
 
 
 class EngineClient:

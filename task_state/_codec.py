@@ -13,6 +13,7 @@ from task_state.models import NAME_PATTERN, JsonObject, TaskRecord
 from task_state.timezone import from_microseconds, to_microseconds
 
 LOADED_LINES = 200
+LOADED_OUTPUT_BYTES = 2**20
 
 
 _NAME = re.compile(NAME_PATTERN)
@@ -122,7 +123,7 @@ def decode_record(
             values[name.decode()] = decode(value)
         elif decode := _RESULT.get(name):
             result[name.decode()] = decode(value)
-    if output is not None:
+    if output:
         result["launcher_output"] = _text(output)
     task = TaskRecord.model_validate(
         values | {"logs": [_text(line) for line in lines], "result": result}

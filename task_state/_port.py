@@ -86,7 +86,7 @@ class TaskRepository(ABC):
 
     @abstractmethod
     async def get(self, task_id: str) -> TaskRecord | None:
-        """The record with its last 200 log lines, or None."""
+        """The record with its last 200 log lines and the last MiB of its output, or None."""
 
     @abstractmethod
     async def set_status(

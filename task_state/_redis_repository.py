@@ -6,6 +6,7 @@ from typing import Any, cast
 from task_state import keys
 from task_state._codec import (
     LOADED_LINES,
+    LOADED_OUTPUT_BYTES,
     TIMES,
     decode_record,
     encode_json,
@@ -53,7 +54,8 @@ class RedisTaskRepository(TaskRepository):
         _after_save(task, loaded, cast("list[Any]", reply), len(lines))
 
     async def get(self, task_id: str) -> TaskRecord | None:
-        reply = await self._store.read("get", task_id, LOADED_LINES, fresh=True)
+        wanted = (LOADED_LINES, LOADED_OUTPUT_BYTES)
+        reply = await self._store.read("get", task_id, *wanted, fresh=True)
         if not reply:
             return None
         flat, lines, total, output = reply

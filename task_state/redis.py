@@ -70,7 +70,7 @@ class RedisRepositoryProvider:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._store: Store | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[Store] | None = None
 
     async def get_repository(self) -> RedisTaskRepository:
         """The repository; raises StoreUnavailableError when Redis does not answer."""
@@ -93,16 +93,27 @@ class RedisRepositoryProvider:
         await (await self._open()).ping()
 
     async def close(self) -> None:
-        """Close the connections; closing twice is harmless, and get_repository() opens again."""
-        async with self._opening:
-            self._store = None
-            await self._stack.aclose()
+        """Close the connections; closing twice is harmless, and get_repository() opens again.
+        One that is just being opened is waited for, in its deadline, and closed too."""
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
+        self._store = None
+        await self._stack.aclose()
 
     async def _open(self) -> Store:
-        async with self._opening:
-            if self._store is None:
-                self._store = await self._connect()
+        """The store. Calls that come while it is being opened share that attempt and its failure:
+        were they to take turns, each would wait for all the time-outs before its own."""
+        if self._store is not None:
             return self._store
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[Store]) -> None:
+        self._opening = None
+        if not opening.cancelled() and opening.exception() is None:
+            self._store = opening.result()
 
     async def _connect(self) -> Store:
         settings = self._settings

@@ -1,5 +1,6 @@
 """What the API shows, and to whom: tasks, lists, logs, help, health, behind a proxy or not."""
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -88,6 +89,34 @@ async def test_log_pages(quiet: Frontend, dms_repository: RedisTaskRepository) -
     assert (page["offset"], page["total"]) == (1, 5)
     tail = (await quiet.client.get(f"{url}&offset=-1")).json()
     assert [line.partition(",")[2] for line in tail["lines"]] == ["line 4"]
+
+
+async def test_output_is_whole_on_its_own_route_and_its_end_stands_in_the_task(
+    quiet: Frontend, dms_repository: RedisTaskRepository
+) -> None:
+    task_id = await quiet.submit()
+    url = f"{task_url(task_id)}/output?user_id=alice"
+    empty = await quiet.client.get(url)
+    assert (empty.status_code, empty.text) == (200, "")
+    text = "<b>출력</b>\n" + "x" * 2**20
+    await dms_repository.update_result(task_id, launcher_output=text)
+    answer = await quiet.client.get(url)
+    assert answer.text == text
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    task = (await quiet.client.get(f"{task_url(task_id)}?user_id=alice")).json()["task"]
+    shown = task["result"]["launcher_output"]
+    assert shown == "[earlier output is left out here]\n" + "x" * 2**20
+    is_problem(await quiet.client.get(url.replace("alice", "bob")), 404, "task-not-found")
+
+
+async def test_the_page_of_the_api_needs_no_other_host(quiet: Frontend) -> None:
+    page = (await quiet.client.get("/docs")).text
+    assert "://" not in page
+    sources: list[str] = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) == 3
+    for path in sources:
+        assert (await quiet.client.get(path)).status_code == 200
 
 
 # ------------------------------------------------------------------------------ a trusted proxy

@@ -171,23 +171,38 @@ async def test_a_hanging_connect_is_given_up(from_url: Mock) -> None:
     reader.aclose.assert_awaited_once()
 
 
-async def test_cancelling_an_open_closes_both(
+async def test_a_cancelled_open_is_closed_with_the_provider(
     from_url: Mock, provider: RedisRepositoryProvider
 ) -> None:
-    reached = asyncio.Event()
+    reached, go = asyncio.Event(), asyncio.Event()
 
-    async def hang() -> None:
+    async def wait() -> None:
         reached.set()
-        await asyncio.get_running_loop().create_future()
+        await go.wait()
 
-    writer, reader = clients(from_url, client(**{"ping.side_effect": hang}), client())
+    writer, reader = clients(from_url, client(**{"ping.side_effect": wait}), client())
     opening = asyncio.create_task(provider.get_repository())
     await reached.wait()
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
+    go.set()
+    await provider.close()
     writer.aclose.assert_awaited_once()
     reader.aclose.assert_awaited_once()
+
+
+async def test_calls_that_come_while_it_opens_share_the_attempt_and_its_failure(
+    from_url: Mock,
+) -> None:
+    async def hang() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    clients(from_url, client(**{"ping.side_effect": hang}), client())
+    hasty = RedisRepositoryProvider(SETTINGS.model_copy(update={"timeout_seconds": 0.01}))
+    answers = await asyncio.gather(*(hasty.ping() for _ in range(50)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailableError}
+    assert from_url.call_count == 2
 
 
 async def test_closing_while_opening_leaves_nothing_open(

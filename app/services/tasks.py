@@ -107,6 +107,13 @@ class TaskService:
             page = await repository.get_logs(task_id, offset=offset, limit=limit)
             return LogView(page, task.status)
 
+    async def output(self, task_id: str, scope: Scope) -> str:
+        """All that a task's process has written; empty while there is nothing."""
+        async with self._deadline():
+            await self._summary(task_id, scope)
+            repository = await self._provider.get_repository()
+            return await repository.get_launcher_output(task_id)
+
     async def cancel(self, task_id: str, scope: Scope | None) -> TaskStatus:
         """End a task: CANCELLED when nothing ran, else CANCEL_REQUESTED, which a worker sees."""
         status = await self._cancel(task_id, scope, delete=False)

@@ -104,7 +104,8 @@ async def _dispatching(server: FrontendProcess, task_id: str) -> Any:
 
 async def test_the_server_logs_json_and_ends_with_a_stream_open(dms_redis_url: str) -> None:
     async with frontend_process(dms_redis_url) as server:
-        await bash(server, SUBMIT)
+        made = await bash(server, SUBMIT)
+        await bash(server, DELETE, made["task_id"])
         url = f"{server.api_prefix}/events"
         headers = {"X-Operator-Token": TOKEN}
         async with (

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Awaitable
 from typing import Any, cast
 from unittest.mock import AsyncMock, Mock
 

@@ -241,7 +241,7 @@ async def test_after_an_outage_new_tasks_run_beside_the_old_ones(
             old = await client.submit("t.until-file", file="/nowhere/x", folder=str(tmp_path))
             await eventually((tmp_path / "started.1").exists, "the old task runs")
             server.kill()
-            await eventually(lambda: "is away" in worker.log(), "the outage was noticed")
+            await eventually(lambda: "The rescuer waits" in worker.log(), "the outage was noticed")
             server.start()
         async with Client(server.url) as client:
             new = await client.submit("t.add", first=1)

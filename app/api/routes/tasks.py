@@ -4,6 +4,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from app.api.dependencies import get_api, own_scope, task_scope
 from app.api.parameters import read_idempotency_key, read_parameters, wants_strict
@@ -136,6 +137,20 @@ async def get_logs(
         after = last_line(last_event_id, page.offset)
         return await log_response(api, task_id, scope, after)
     return json_response({"lines": list(page.lines), "offset": page.offset, "total": page.total})
+
+
+@router.get(
+    "/services/{service}/tasks/{task_id}/output",
+    summary="Read all that a task's process has written",
+    responses={200: {"content": {"text/plain": {}}}},
+)
+async def get_output(
+    service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request
+) -> Response:
+    """Plain text, 16 MiB at most; a task's own `result.launcher_output` holds its last MiB."""
+    scope = task_scope(request, service, user_id, task_id)
+    text = await get_api(request).tasks.output(task_id, scope)
+    return PlainTextResponse(text)
 
 
 @router.post(

@@ -7,11 +7,11 @@ from dms_scheduler.ending import AttemptSettings, Tools
 from dms_scheduler.execution import Executor
 
 
-def made(put_back: Any) -> Executor:
+def made(put_back: Any, repository: Any = None) -> Executor:
     """An executor that must not touch its store: nothing here begins an attempt."""
     nothing: Any = None
     settings = AttemptSettings(worker="w", term_seconds=0.0, cancel_grace_seconds=0.0)
-    return Executor(Tools(nothing, nothing, nothing, nothing, settings), put_back)
+    return Executor(Tools(nothing, repository, nothing, nothing, settings), put_back)
 
 
 async def test_a_call_that_comes_after_the_drain_began_is_put_back() -> None:
@@ -26,23 +26,45 @@ async def test_a_call_that_comes_after_the_drain_began_is_put_back() -> None:
     assert back == [("1", 7)]
 
 
+class SlowRepository:
+    """Finds no record, when it is let."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self.answers = 0
+
+    async def get(self, task_id: str) -> None:
+        self.asked.set()
+        await self.go.wait()
+        self.answers += 1
+
+
 async def test_the_engines_cancel_does_not_cut_a_call_short() -> None:
-    go = asyncio.Event()
-    ended: list[str] = []
+    async def put_back(_task_id: str, _epoch: int) -> None:
+        raise AssertionError("nothing is drained here")
 
-    async def put_back(task_id: str, _epoch: int) -> None:
-        await go.wait()
-        ended.append(task_id)
-
-    executor = made(put_back)
-    await executor.drain(0.0, asyncio.Event())
+    repository = SlowRepository()
+    executor = made(put_back, repository)
     call = asyncio.create_task(executor.run("1", 1))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await repository.asked.wait()
     call.cancel()
     await asyncio.sleep(0)
     await executor.run("1", 1)  # the same call again is a no-op
-    go.set()
+    repository.go.set()
     await call
-    assert ended == ["1"]
+    assert repository.answers == 1
     assert not call.cancelled()
+
+
+async def test_a_worker_that_leaves_takes_its_calls_along() -> None:
+    async def put_back(_task_id: str, _epoch: int) -> None:
+        raise AssertionError("the call came before the drain")
+
+    repository = SlowRepository()
+    executor = made(put_back, repository)
+    call = asyncio.create_task(executor.run("1", 1))
+    await repository.asked.wait()
+    assert not await executor.drain(0.0, asyncio.Event())
+    await asyncio.wait({call})
+    assert repository.answers == 0

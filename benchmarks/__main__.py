@@ -1,0 +1,20 @@
+"""`python -m benchmarks [NAME ...]`: run all measurements, or those named."""
+
+import sys
+
+from benchmarks import accept, task_state, throughput
+
+ALL = {"task_state": task_state.main, "accept": accept.main, "throughput": throughput.main}
+
+
+def main() -> None:
+    """Run what the command line names, in the order of the table."""
+    wanted = sys.argv[1:] or list(ALL)
+    if unknown := [name for name in wanted if name not in ALL]:
+        raise SystemExit(f"there is no benchmark {unknown[0]!r}: name some of {', '.join(ALL)}")
+    for name in wanted:
+        ALL[name]()
+
+
+if __name__ == "__main__":
+    main()
