@@ -156,7 +156,8 @@ class Store:
             return cast("Any", await client.execute_command(*command))
         pipeline = client.pipeline(transaction=False)
         pipeline.execute_command(*command)
-        pipeline.execute_command("WAIT", wait, int(self.timeout * 1000))
+        # Before our own deadline, so that the caller learns which of the two failed.
+        pipeline.execute_command("WAIT", wait, int(self.timeout * 800))
         reply, replicas = await pipeline.execute()
         if replicas < wait:
             raise StoreUnavailableError(

@@ -75,6 +75,7 @@ def _listen(target: str, **options: Any) -> None:
         # Who the client is decides what `changeme` may do: never taken from a header.
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        http="cli.bounded_http:BoundedHttp",
         ws="none",
         **options,
     )

@@ -115,7 +115,7 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------------- starts
     def _start_all(self) -> None:
-        for stage in ((SERVER,), (SCHEDULER, FRONTEND), self._plan.worker_names):
+        for stage in ((SERVER,), (SCHEDULER, FRONTEND, *self._plan.worker_names)):
             slots = [self._slots[name] for name in stage]
             for slot in slots:
                 self._start(slot)

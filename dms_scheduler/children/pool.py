@@ -26,13 +26,14 @@ class ChildPool:
         self._children: set[Child] = set()
         self._starts = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refilling = False
         self._closing = False
 
     async def start(self) -> None:
         """Warm one child up; raises ChildError when the task modules do not load. The others
         follow in the background."""
         self._idle.append((await self._new(), time.monotonic()))
-        self._spawn_task(self._refill())
+        self._refill_soon()
 
     async def acquire(self) -> Child:
         """An idle child, or a new one; raises ChildError."""
@@ -50,7 +51,7 @@ class ChildPool:
         else:
             self._idle.append((child, time.monotonic()))
         if not self._closing:
-            self._spawn_task(self._refill())
+            self._refill_soon()
             self._drop_spares()
 
     async def close(self) -> None:
@@ -68,7 +69,19 @@ class ChildPool:
         self._children.add(child)
         return child
 
+    def _refill_soon(self) -> None:
+        """One refill at a time: each would start what the others are starting already."""
+        if not self._refilling and not self._closing:
+            self._refilling = True
+            self._spawn_task(self._refill())
+
     async def _refill(self) -> None:
+        try:
+            await self._start_missing()
+        finally:
+            self._refilling = False
+
+    async def _start_missing(self) -> None:
         """Start what is missing to `size`, one after the other."""
         while len(self._idle) < self._size and not self._closing:
             if len(self._children) > len(self._idle) + self._size:
@@ -95,6 +108,7 @@ class ChildPool:
     async def _end(self, child: Child) -> None:
         await child.kill()
         self._children.discard(child)
+        self._refill_soon()  # a dying child still counted as busy
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -72,6 +72,20 @@ async def test_every_write_of_an_unmanaged_record_starts_its_time_anew(
     await writes()
 
 
+async def test_keys_that_come_later_expire_too(
+    managed: ManagedTasks, repository: RedisTaskRepository, keyspace: Keyspace
+) -> None:
+    """A write soon after the last one renews nothing, unless it made a key."""
+    await repository.save(record())
+    ended = await running(managed, service="analytics")
+    await managed.finish(ended, 1, TaskStatus.COMPLETED)
+    for task_id in ("external-1", ended):
+        await repository.append_log(task_id, "x")
+        await repository.update_result(task_id, launcher_output="x")
+        assert len(lives(keyspace, task_id)) == 3
+        assert_running(keyspace, task_id)
+
+
 async def test_the_time_to_live_is_a_setting(shared_server: RealServer, keyspace: Keyspace) -> None:
     settings = RedisRepositorySettings(write_url=shared_server.url, task_ttl_seconds=5)
     provider = RedisRepositoryProvider(settings)

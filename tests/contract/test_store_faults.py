@@ -16,7 +16,6 @@ from task_state import (
     ConfigurationError,
     Paging,
     StoreUnavailableError,
-    TaskStateError,
     TaskStatus,
     keys,
 )
@@ -293,11 +292,9 @@ async def test_reads_of_lists_go_to_the_replica_and_writes_wait_for_it(
         assert await repository.list_users_by_service("sync") == ["alice"]
         assert len(await changes.read("0", block_ms=0)) == 3
     replica.kill()
-    async with provided(primary.url, wait_replicas=1, timeout_seconds=1) as provider:
+    async with provided(primary.url, wait_replicas=1, timeout_seconds=5) as provider:
         repository = await provider.get_repository()
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(StoreUnavailableError, match="only 0 of 1 replicas"):
             await repository.save(record("unconfirmed"))
         found = await repository.get("unconfirmed")
         assert found is not None, "the outcome was unknown; here it was written"
-        with pytest.raises(TaskStateError):
-            await repository.append_log("external-1", "x")

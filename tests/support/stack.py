@@ -108,9 +108,14 @@ class Stack:
 
     def __enter__(self) -> Self:
         try:
-            for name in (SERVER, SCHEDULER, FRONTEND, *self.plan.worker_names):
-                if name not in self._without:
-                    self.start(name)
+            if SERVER not in self._without:
+                self.start(SERVER)
+            others = (SCHEDULER, FRONTEND, *self.plan.worker_names)
+            wanted = [name for name in others if name not in self._without]
+            for name in wanted:
+                self.start(name, wait_ready=False)
+            for name in wanted:
+                self._wait_ready(name)
         except BaseException:
             self.close()
             raise

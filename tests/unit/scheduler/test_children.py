@@ -289,3 +289,22 @@ class TestPool:
         finally:
             await pool.close()
         assert all(gone(child.pid) for child in children)
+
+
+async def test_worn_children_are_replaced_by_no_more_than_the_pool_keeps() -> None:
+    """Each of them asks for a new one while others are still starting."""
+    pool = ChildPool(SETTINGS, 1)
+    await pool.start()
+
+    async def wear_out() -> None:
+        for _ in range(2):
+            pool.give_back(await pool.acquire(), worn=True)
+
+    try:
+        await asyncio.gather(*(wear_out() for _ in range(4)))
+        async with asyncio.timeout(60):
+            while pool._tasks:
+                await asyncio.sleep(0.01)
+        assert len(pool._idle) == len(pool._children) == 1
+    finally:
+        await pool.close()
