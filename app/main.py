@@ -5,11 +5,12 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api.errors import add_error_handlers
+from app.api.errors import PROBLEM_MEDIA_TYPE, add_error_handlers
 from app.api.middleware import EdgeMiddleware
 from app.api.routes import admin, definitions, events, health, help, tasks  # noqa: A004
 from app.api.schemas import Problem
@@ -18,6 +19,7 @@ from app.services_container import ServiceContainer
 
 # Routes are tried in this order: what is called most comes first.
 _API_ROUTERS = (tasks.router, events.router, admin.router, definitions.router, help.router)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "503": {"model": Problem}}
 
 
 def create_app(
@@ -40,7 +42,7 @@ def create_app(
         title=settings.app_name,
         summary="DMS, the Data Moving Service: submit a task, watch it run, lose nothing.",
         lifespan=lifespan,
-        responses={"4XX": {"model": Problem}, "503": {"model": Problem}},
+        responses=_PROBLEMS,
     )
     app.state.api = container.api
     add_error_handlers(app)
@@ -50,7 +52,25 @@ def create_app(
     for router in _API_ROUTERS:
         app.include_router(router, prefix=settings.api_prefix)
     app.include_router(health.router)
+    _document_problems(app)
     return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Have the schema say in which form errors come: FastAPI takes every model for plain JSON."""
+    build = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            paths: dict[str, dict[str, dict[str, Any]]] = build()["paths"]
+            for operation in (each for path in paths.values() for each in path.values()):
+                for status in _PROBLEMS:
+                    answer = operation["responses"][str(status)]
+                    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+                    answer["content"] = {PROBLEM_MEDIA_TYPE: {"schema": schema}}
+        return build()
+
+    app.openapi = openapi
 
 
 @contextmanager

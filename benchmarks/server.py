@@ -1,8 +1,11 @@
 """A Valkey server of a benchmark's own, without persistence, on loopback."""
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -12,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cli.embedded import server_binary
+from cli.up import launch
 
 
 @contextlib.contextmanager
@@ -21,9 +25,9 @@ def valkey() -> Generator[str]:
         port = int(free.getsockname()[1])
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with tempfile.TemporaryDirectory(prefix="dms-bench-") as folder:
-        process = subprocess.Popen(
-            [str(server_binary()), *options, "--dir", folder], stdout=subprocess.DEVNULL
-        )
+        tie = [sys.executable, "-I", "-S", launch.__file__, "--signal", str(signal.SIGKILL.value)]
+        command = [*tie, "--parent", str(os.getpid()), "--", str(server_binary()), *options]
+        process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL)
         try:
             url = f"redis://127.0.0.1:{port}/0"
             _wait(url, process)

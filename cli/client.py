@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import TracebackType
@@ -18,6 +19,8 @@ _STREAM_TIMEOUT = httpx2.Timeout(30.0, read=60.0)
 _CREATE_DELAYS = (0.2, 0.5, 1.0, 2.0)
 _MAX_RETRY_AFTER = 5.0
 _UNAVAILABLE = frozenset({502, 503, 504})
+_PASSWORD = re.compile(r"(://[^/?#:@]*):.*@")
+_NO_ROUTE = "urn:dms:problem:not-found"
 
 
 class UnreachableError(CliError):
@@ -38,18 +41,13 @@ class Api:
     def __init__(
         self, base: str, token: str | None = None, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        parts = urlsplit(base)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise CliError(
-                f"{base!r} is not the address of an API",
-                "use one such as http://127.0.0.1:8000/api/v1: --api-base or DMS_API_BASE",
-                ExitCode.USAGE,
-            )
-        self.base = base.rstrip("/")
+        host = _host_of(base)
+        self._root = base.rstrip("/")
+        self.base = _shown(self._root)
         self._pause = pause
         self._headers = _token_header(token)
         # A proxy of the environment cannot reach this machine's own loopback.
-        self._http = httpx2.Client(timeout=_TIMEOUT, trust_env=not _is_loopback(parts.hostname))
+        self._http = httpx2.Client(timeout=_TIMEOUT, trust_env=not _is_loopback(host))
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +74,7 @@ class Api:
         with self._transport_errors():
             answer = self._http.request(
                 method,
-                self.base + path,
+                self._root + path,
                 params=query,
                 json=body,
                 headers={**self._headers, **(headers or {})},
@@ -94,6 +92,12 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """A POST that makes a task, repeated with the same key while its outcome is unknown."""
+        if not _fits_header(key):
+            raise CliError(
+                f"the idempotency key {key!r} cannot be sent",
+                "use ASCII characters without spaces around them, such as a random UUID",
+                ExitCode.USAGE,
+            )
         sent = {**(headers or {}), "Idempotency-Key": key}
         for delay in _CREATE_DELAYS:
             try:
@@ -118,7 +122,7 @@ class Api:
         with (
             self._transport_errors(),
             self._http.stream(
-                "GET", self.base + path, params=params, headers=headers, timeout=_STREAM_TIMEOUT
+                "GET", self._root + path, params=params, headers=headers, timeout=_STREAM_TIMEOUT
             ) as answer,
         ):
             if answer.status_code >= 400:
@@ -146,14 +150,45 @@ class Api:
 
 
 def route(*segments: str) -> str:
-    """A path below the API base; user data in it is quoted."""
+    """A path below the API base; user data in it is quoted. CliError for what is no single name."""
+    for segment in segments:
+        if segment in {"", ".", ".."} or "/" in segment:
+            raise CliError(
+                f"{segment!r} is not a name",
+                "services, users and task ids have letters, digits and . _ @ -",
+                ExitCode.USAGE,
+            )
     return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+def _host_of(base: str) -> str:
+    """The host of an API's address; CliError for what is no such address."""
+    try:
+        parts = urlsplit(base)
+    except ValueError:  # a bracket without its other half
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise CliError(
+            f"{_shown(base)!r} is not the address of an API",
+            "use one such as http://127.0.0.1:8000/api/v1: --api-base or DMS_API_BASE",
+            ExitCode.USAGE,
+        )
+    return parts.hostname
+
+
+def _shown(base: str) -> str:
+    """The address without a password that stands in it."""
+    return _PASSWORD.sub(r"\1:***@", base)
+
+
+def _fits_header(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _token_header(token: str | None) -> dict[str, str]:
     if not token:
         return {}
-    if not token.isascii() or not token.isprintable():
+    if not _fits_header(token):
         raise CliError(
             "the operator token has characters that no header can carry",
             "use the value of the service's DMS_OPERATOR_TOKEN",
@@ -178,7 +213,7 @@ def _check(answer: httpx2.Response, base: str) -> None:
         raise OutcomeUnknownError(cause, "try again in a moment", _retry_after(answer))
     if status == 404 and not known:
         raise CliError(
-            f"{answer.url} is not there: {base} is not the root of a DMS API",
+            f"{answer.url.path} is not there: {base} is not the root of a DMS API",
             "the root ends with its prefix, usually /api/v1: --api-base or DMS_API_BASE",
             ExitCode.NOT_FOUND,
         )
@@ -193,15 +228,17 @@ def _check(answer: httpx2.Response, base: str) -> None:
 
 
 def _problem(answer: httpx2.Response) -> tuple[str, bool]:
-    """What went wrong in the server's words, and whether they are a DMS problem document."""
+    """What went wrong in the server's words, and whether a route of DMS says so."""
     try:
         found = answer.json()
     except ValueError:
         found = None
     if isinstance(found, dict):
-        text = found.get("detail") or found.get("title")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        words = cast("dict[str, Any]", found)
+        text = words.get("detail") or words.get("title")
         if isinstance(text, str):
-            return text, "problem+json" in answer.headers.get("content-type", "")
+            known = "problem+json" in answer.headers.get("content-type", "")
+            return text, known and words.get("type") != _NO_ROUTE
     return f"HTTP {answer.status_code} {answer.reason_phrase} from {answer.url.host}", False
 
 

@@ -5,10 +5,18 @@ import sys
 
 # One module a dependency of the extra `server` that the command line cannot do without.
 _NEEDED = ("typer", "httpx2", "rich", "pydantic_settings")
+_INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
 
 
 def main() -> None:
     """Run the command line; exits with its code, or 1 when the extra `server` is missing."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # before the command itself could answer it
+        sys.exit(_INTERRUPTED)
+
+
+def _main() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(

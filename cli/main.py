@@ -50,6 +50,8 @@ def run(arguments: Sequence[str], name: str = "dms-frontend") -> int:
     except Exception as error:  # noqa: BLE001  (the last net: a person gets words, not a traceback)
         if os.environ.get("DMS_DEBUG"):
             traceback.print_exc()
+        if isinstance(error, OSError):  # the machine's refusal, such as a full disk
+            return _explain(str(error), "DMS_DEBUG=1 shows where", ExitCode.ERROR)
         hint = "this is a defect of dms-frontend; DMS_DEBUG=1 shows where"
         return _explain(f"{type(error).__name__}: {error}", hint, ExitCode.ERROR)
     return ExitCode.OK

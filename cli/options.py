@@ -84,8 +84,11 @@ def since(text: str | None) -> str | None:
     if text is None:
         return None
     if age := _AGE.fullmatch(text.strip()):
-        past = timedelta(**{_UNITS[age.group(2)]: float(age.group(1))})
-        return (datetime.now(UTC) - past).isoformat()
+        try:
+            past = timedelta(**{_UNITS[age.group(2)]: float(age.group(1))})
+            return (datetime.now(UTC) - past).isoformat()
+        except OverflowError:
+            raise typer.BadParameter(f"{text!r} is before the year 1") from None
     try:
         instant = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -60,7 +60,9 @@ def dms_redis_url(dms_redis_server: ServerAddress) -> str:
 @pytest_asyncio.fixture
 async def dms_provider(dms_redis_url: str) -> AsyncGenerator[RedisRepositoryProvider]:
     """A provider on the empty store, closed after the test."""
-    provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=dms_redis_url))
+    # A busy machine is no fault of the store: the deadline is a long one.
+    settings = RedisRepositorySettings(write_url=dms_redis_url, timeout_seconds=60)
+    provider = RedisRepositoryProvider(settings)
     yield provider
     await provider.close()
 

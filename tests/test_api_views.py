@@ -193,6 +193,16 @@ async def test_the_documentation_page_and_schema(quiet: Frontend) -> None:
     assert f"{API}/admin/tasks" in schema["paths"]
 
 
+async def test_the_schema_says_in_which_form_answers_come(quiet: Frontend) -> None:
+    paths = (await quiet.client.get("/openapi.json")).json()["paths"]
+    operations = [each for path in paths.values() for each in path.values()]
+    for status in ("4XX", "503"):
+        for operation in operations:
+            assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+    for path in ("/metrics", f"{API}/services/{{service}}/tasks/{{task_id}}/output"):
+        assert list(paths[path]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+
+
 async def test_another_prefix(dms_redis_url: str) -> None:
     settings = make_settings(dms_redis_url, api_prefix="dms/")
     async with running_frontend(settings, dispatching=False) as frontend:

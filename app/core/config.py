@@ -24,7 +24,8 @@ from task_state.timezone import DEFAULT_TIMEZONE
 DEFAULT_OPERATOR_TOKEN = "changeme"  # noqa: S105  (the documented default; works from loopback only)
 _CLUSTER_REDIS = "redis://haproxy-redis.dms-redis.svc.cluster.local"
 _MEBIBYTE = 1024 * 1024
-_URL_PASSWORD = re.compile(r"(://[^/?#:]*):[^/?#]*@")
+# To the last @: a password that should have been percent-encoded is a secret all the same.
+_URL_PASSWORD = re.compile(r"(://[^/?#:@]*):.*@")
 _QUERY_PASSWORD = re.compile(r"(?i)([?&][^=&#]*password[^=&#]*)=[^&#]*")
 
 
@@ -73,6 +74,16 @@ def _absolute(value: list[Path]) -> list[Path]:
     return value
 
 
+def _header_value(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value()
+    if not token.isprintable() or token != token.strip():
+        raise ValueError(
+            "no client could ever send it: it has blanks around it, or control characters (a "
+            "secret made of a file often ends with a line break)"
+        )
+    return value
+
+
 CommaList = Annotated[list[str], NoDecode, _split(",")]
 RootList = Annotated[list[Path], NoDecode, _split(os.pathsep), AfterValidator(_absolute)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
@@ -94,7 +105,9 @@ class Settings(BaseSettings):
     # The frontend.
     app_name: str = "dms-frontend"
     api_prefix: Annotated[str, AfterValidator(_prefix)] = "/api/v1"
-    operator_token: SecretStr = SecretStr(DEFAULT_OPERATOR_TOKEN)
+    operator_token: Annotated[SecretStr, AfterValidator(_header_value)] = SecretStr(
+        DEFAULT_OPERATOR_TOKEN
+    )
     user_header: str | None = None
     allowed_hosts: CommaList = []
     event_worker_count: Annotated[int, Field(ge=1, le=256)] = 4

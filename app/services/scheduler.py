@@ -109,7 +109,7 @@ class SchedulerClient:
         request = self._client.build_request(method, url, content=content, headers=headers)
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._client.send(request, stream=True)
+                response = await self._opened(request)
                 try:
                     body = await _read(response)
                 finally:
@@ -120,6 +120,14 @@ class SchedulerClient:
             raise self._unavailable(f"could not be called ({_reason(error)})") from error
         self._check(response.status_code, body)
         return body
+
+    async def _opened(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await self._client.send(request, stream=True)
+        except AttributeError as error:
+            # With uvloop, the client library stumbles over a connection that the other side reset
+            # as soon as it was made: it asks for the peer's name of a socket that is gone.
+            raise httpx2.ConnectError("the connection was reset at once") from error
 
     def _check(self, status: int, body: bytes) -> None:
         if 200 <= status < 300:

@@ -105,7 +105,7 @@ class SyncParameters(BaseModel):
     )
     include: Patterns = Field((), description="Only files that match one of these patterns")
     exclude: Patterns = Field((), description="Nothing that matches one of these patterns")
-    bandwidth: Annotated[int, BeforeValidator(_bandwidth), Field(ge=1)] | None = Field(
+    bandwidth: Annotated[int, BeforeValidator(_bandwidth), Field(ge=1, le=1 << 50)] | None = Field(
         None, description="Bytes a second for the whole task, such as 10M"
     )
     transfers: Whole = Field(4, ge=1, le=32, description="Files moved at the same time")

@@ -19,7 +19,14 @@ def quick(base: str, token: str | None = None) -> Api:
 
 
 def test_user_data_in_a_path_is_quoted() -> None:
-    assert route("services", "a/b?c", "users", "김") == "/services/a%2Fb%3Fc/users/%EA%B9%80"
+    assert route("services", "a b?c", "users", "김") == "/services/a%20b%3Fc/users/%EA%B9%80"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
+def test_what_would_be_another_path_is_no_name(name: str) -> None:
+    with pytest.raises(CliError, match="is not a name") as caught:
+        route("services", name, "users")
+    assert caught.value.code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize(
@@ -45,9 +52,14 @@ def test_a_refusal_is_told_in_the_servers_words(status: int, code: ExitCode) -> 
     assert caught.value.code is code
 
 
-def test_the_wrong_root_is_recognised() -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(404, b"nginx"), problem(404, "no such route", kind="not-found")],
+    ids=["another server", "DMS below another prefix"],
+)
+def test_the_wrong_root_is_recognised(reply: Reply) -> None:
     with (
-        ScriptedServer([Reply(404, b"nginx")]) as server,
+        ScriptedServer([reply]) as server,
         quick(server.base) as api,
         pytest.raises(CliError, match="not the root of a DMS API"),
     ):
@@ -75,7 +87,18 @@ def test_nobody_there() -> None:
     assert "dms-frontend up" in caught.value.remedy
 
 
-@pytest.mark.parametrize("base", ["localhost:8000", "ftp://x/", "http://", ""])
+@pytest.mark.parametrize(
+    "base",
+    [
+        "localhost:8000",
+        "ftp://x/",
+        "http://",
+        "",
+        "http://[::1/api",
+        "http://h/?a=1",
+        "http://h/#a",
+    ],
+)
 def test_an_address_that_is_none(base: str) -> None:
     with pytest.raises(CliError, match="not the address") as caught:
         Api(base)
@@ -113,10 +136,35 @@ def test_a_refused_create_is_not_repeated() -> None:
     assert len(server.asked) == 1
 
 
-def test_a_token_that_no_header_can_carry() -> None:
+@pytest.mark.parametrize("token", ["canary비밀", "canary\n", "canary ", " canary", "can\tary"])
+def test_a_token_that_no_header_can_carry(token: str) -> None:
     with pytest.raises(CliError, match="token") as caught:
-        Api("http://127.0.0.1/api/v1", "비밀\n")
+        Api("http://127.0.0.1/api/v1", token)
     assert caught.value.code is ExitCode.USAGE
+    assert "ary" not in f"{caught.value.cause} {caught.value.remedy}"
+
+
+@pytest.mark.parametrize("key", ["한글", "x ", "a\nb"])
+def test_a_key_that_no_header_can_carry(key: str) -> None:
+    with (
+        ScriptedServer([ACCEPTED]) as server,
+        quick(server.base) as api,
+        pytest.raises(CliError, match="idempotency key") as caught,
+    ):
+        api.create("/x", key=key)
+    assert caught.value.code is ExitCode.USAGE
+    assert server.asked == []
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    reserved = Reservation(0)
+    with (
+        quick(f"http://user:can:a/ry@127.0.0.1:{reserved.port}/api/v1") as api,
+        pytest.raises(CliError) as caught,
+    ):
+        api.call("GET", "/x")
+    reserved.close()
+    assert "ary" not in f"{caught.value.cause} {caught.value.remedy}"
 
 
 def event_stream(*events: tuple[str, str, object]) -> Reply:

@@ -92,6 +92,39 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     assert "pip install 'dms-frontend[server]'" in done.stderr
 
 
+_INTERRUPTED_IMPORT = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+import cli.entry
+cli.entry.main()
+"""
+
+
+def test_an_interrupt_at_the_very_start_is_no_traceback() -> None:
+    command = [sys.executable, "-c", _INTERRUPTED_IMPORT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_full_disk_is_not_called_a_defect() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.entry", "show-config"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=clean_environment(),
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "defect" not in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_completes(shell: str) -> None:
     source = dms(_DMS_FRONTEND_COMPLETE=f"source_{shell}")

@@ -40,3 +40,9 @@ def test_times_are_iso() -> None:
     assert since("2026-01-31") == "2026-01-31T00:00:00+00:00"
     with pytest.raises(typer.BadParameter, match="neither an age"):
         since("yesterday")
+
+
+@pytest.mark.parametrize("text", ["999999w", "99999999999999999999999d", "9" * 400 + "s"])
+def test_an_age_beyond_all_time(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="before the year 1"):
+        since(text)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Mapping
@@ -14,6 +15,8 @@ from typing import Literal
 
 from redis import Redis
 from redis.exceptions import RedisError
+
+from cli.up import launch
 
 ServerKind = Literal["valkey", "redis"]
 START_SECONDS = 60.0
@@ -42,7 +45,10 @@ class RealServer:
         self.folder = Path(tempfile.mkdtemp(prefix="dms-server-"))
         self.socket = self.folder / "s.sock"
         self.url = f"unix://{self.socket}"
-        self._command = [server_binary(kind), "--bind", "127.0.0.1", "--port", str(port)]
+        # The server dies with the test run, be it by SIGKILL.
+        tie = [sys.executable, "-I", "-S", launch.__file__, "--signal", str(signal.SIGKILL.value)]
+        self._command = [*tie, "--parent", str(os.getpid()), "--", server_binary(kind)]
+        self._command += ["--bind", "127.0.0.1", "--port", str(port)]
         self._command += ["--save", "", *options]
         self._command += ["--unixsocket", str(self.socket), "--dir", str(self.folder)]
         self._environment = {**os.environ, **(environment or {})}

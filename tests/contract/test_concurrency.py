@@ -172,7 +172,8 @@ async def test_a_cancelled_blocking_read_loses_its_connection_only(
 async def test_two_programs_share_a_store(
     shared_server: RealServer, repository: RedisTaskRepository
 ) -> None:
-    other = RedisRepositoryProvider(RedisRepositorySettings(write_url=shared_server.url))
+    settings = RedisRepositorySettings(write_url=shared_server.url, timeout_seconds=60)
+    other = RedisRepositoryProvider(settings)
     try:
         theirs = await other.get_repository()
         ids = await asyncio.gather(*(r.next_task_id() for r in (repository, theirs) * 100))

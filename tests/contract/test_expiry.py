@@ -87,7 +87,9 @@ async def test_keys_that_come_later_expire_too(
 
 
 async def test_the_time_to_live_is_a_setting(shared_server: RealServer, keyspace: Keyspace) -> None:
-    settings = RedisRepositorySettings(write_url=shared_server.url, task_ttl_seconds=5)
+    settings = RedisRepositorySettings(
+        write_url=shared_server.url, task_ttl_seconds=5, timeout_seconds=60
+    )
     provider = RedisRepositoryProvider(settings)
     try:
         await (await provider.get_repository()).save(record())

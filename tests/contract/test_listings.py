@@ -300,7 +300,9 @@ async def test_ids_are_ordered_by_their_bytes_whatever_the_servers_locale() -> N
         with running("redis", environment={"LC_ALL": "en_US.UTF-8", "LOCPATH": folder}) as server:
             with server.client() as client:
                 assert client.eval("return tostring('a' < 'B')", 0) == b"true", "the locale is on"
-            provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=server.url))
+            provider = RedisRepositoryProvider(
+                RedisRepositorySettings(write_url=server.url, timeout_seconds=60)
+            )
             try:
                 await test_random_listings_match_a_plain_sort(await provider.get_repository())
             finally:

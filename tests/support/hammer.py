@@ -1,5 +1,6 @@
 """Clients that submit and repeat, and a chaos that kills and freezes every part meanwhile."""
 
+import math
 import queue
 import random
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from tests.support.stack import TERMINAL, Stack
+from tests.support.stack import Stack
 
 # A repeat comes soon after, as a person's or a program's would; the deadline ends a hang.
 _AGAIN_SECONDS = 0.2
@@ -35,16 +36,17 @@ class Wish:
 class Clients:
     """Threads that submit wishes, each more than once, until every one has its answer."""
 
-    def __init__(self, stack: Stack, wishes: Sequence[Wish], *, seed: int, threads: int) -> None:
+    def __init__(
+        self, stack: Stack, wishes: Sequence[Wish], dice: random.Random, *, threads: int
+    ) -> None:
         self._stack = stack
         self._waiting: queue.SimpleQueue[Wish] = queue.SimpleQueue()
         for wish in wishes:
             self._waiting.put(wish)
-        self._seed = seed
-        self.failures: list[str] = []
+        self._failures: list[str] = []
         self._threads = [
-            threading.Thread(target=self._run, args=(number,), daemon=True)
-            for number in range(threads)
+            threading.Thread(target=self._run, args=(random.Random(dice.random()),), daemon=True)
+            for _ in range(threads)
         ]
 
     def start(self) -> None:
@@ -52,20 +54,14 @@ class Clients:
         for thread in self._threads:
             thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether some wishes have no answer yet."""
-        return any(thread.is_alive() for thread in self._threads)
-
     def join(self) -> None:
         """Wait until all have their answer; AssertionError with what went wrong."""
         for thread in self._threads:
             thread.join(_PATIENCE)
-        assert not self.busy, "a client never got its answer"
-        assert not self.failures, self.failures
+        assert not any(thread.is_alive() for thread in self._threads), "no answer for a client"
+        assert not self._failures, self._failures
 
-    def _run(self, number: int) -> None:
-        dice = random.Random(self._seed * 1000 + number)
+    def _run(self, dice: random.Random) -> None:
         # No kept connections: each request meets whatever runs now.
         limits = httpx2.Limits(max_keepalive_connections=0)
         with httpx2.Client(timeout=_ANSWER_SECONDS, trust_env=False, limits=limits) as client:
@@ -77,7 +73,7 @@ class Clients:
             except queue.Empty:
                 return
             except Exception as error:  # noqa: BLE001 - told by join(), in the test's own thread
-                self.failures.append(repr(error))
+                self._failures.append(repr(error))
 
     def _fulfil(self, client: httpx2.Client, wish: Wish, dice: random.Random) -> None:
         # Some repeat though they were answered: to them the answer was lost.
@@ -152,12 +148,22 @@ class Chaos:
                 self._heal_in(self._dice.choice((0.3, 1.0, 3.0, 7.0)), name, "thaw")
         self.done.append(f"{fault} {name}")
 
-    def heal(self, *, all_of_it: bool = False) -> None:
-        """Undo the faults whose time is over."""
-        now = time.monotonic()
+    def rest(self, seconds: float) -> None:
+        """Let the faults work for so long, and undo those whose time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._heal(time.monotonic())
+            time.sleep(0.02)
+
+    def heal(self) -> bool:
+        """Undo all faults; False while a part that was told to stop has yet to do so."""
+        self._heal(math.inf)
+        return not self._due
+
+    def _heal(self, now: float) -> None:
         due, self._due = self._due, []
         for at, name, cure in sorted(due):
-            if at <= now or all_of_it:
+            if at <= now:
                 self._cure(name, cure)
             else:
                 self._due.append((at, name, cure))
@@ -171,18 +177,8 @@ class Chaos:
             self._stack.start(name, wait_ready=False)
 
     @property
-    def healthy(self) -> bool:
-        """Whether everything runs."""
-        return not self._due
-
-    @property
     def _workers(self) -> list[str]:
         return self._stack.plan.worker_names
 
     def _heal_in(self, seconds: float, name: str, cure: str) -> None:
         self._due.append((time.monotonic() + seconds, name, cure))
-
-
-def unfinished(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records that are not terminal."""
-    return [record for record in records if record["status"] not in TERMINAL]

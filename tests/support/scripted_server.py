@@ -19,9 +19,10 @@ class Reply:
     drop: bool = False
 
 
-def problem(status: int, detail: str, **headers: str) -> Reply:
+def problem(status: int, detail: str, *, kind: str = "of-a-test", **headers: str) -> Reply:
     """A problem document, as DMS answers."""
-    body = json.dumps({"title": "t", "status": status, "detail": detail}).encode()
+    kind = f"urn:dms:problem:{kind}"
+    body = json.dumps({"type": kind, "title": "t", "status": status, "detail": detail}).encode()
     return Reply(status, body, {"Content-Type": "application/problem+json", **headers})
 
 

@@ -1,6 +1,7 @@
 """Health for the platform, metrics for Prometheus: at the root, whatever the API's prefix."""
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from app.api.dependencies import get_api
 from app.api.errors import RETRY_AFTER_SECONDS
@@ -27,7 +28,9 @@ async def ready(request: Request) -> Response:
     return json_response({"status": "not ready", **parts}, 503, headers)
 
 
-@router.get("/metrics", summary="Counters in Prometheus' text format")
+@router.get(
+    "/metrics", summary="Counters in Prometheus' text format", response_class=PlainTextResponse
+)
 async def metrics(request: Request) -> Response:
     """What this process has counted since it started."""
     api = get_api(request)

@@ -142,7 +142,7 @@ async def get_logs(
 @router.get(
     "/services/{service}/tasks/{task_id}/output",
     summary="Read all that a task's process has written",
-    responses={200: {"content": {"text/plain": {}}}},
+    response_class=PlainTextResponse,
 )
 async def get_output(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request

@@ -107,6 +107,8 @@ def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DMS_DATA_ROOTS", "data", "absolute"),
         ("DMS_CLI_DEFAULT_PORT", "70000", "65535"),
         ("DMS_LEASE_SECONDS", "20", "DMS_HEARTBEAT_SECONDS"),
+        ("DMS_OPERATOR_TOKEN", "secret\n", "line break"),
+        ("DMS_OPERATOR_TOKEN", " secret", "blanks"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_remedy(
@@ -132,6 +134,10 @@ def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_urls_without_secrets_stay_as_they_are() -> None:
     for url in ("redis://host:6379/0", "redis://user@host/0", "unix:///run/valkey.sock"):
         assert mask_url(url) == url
+
+
+def test_a_password_that_should_have_been_encoded_is_hidden_too() -> None:
+    assert mask_url("redis://:can/a?r#y@host:1/0") == "redis://:***@host:1/0"
 
 
 def test_settings_can_be_passed_as_values() -> None:

@@ -91,6 +91,7 @@ def test_preserve_is_a_list_in_any_form(value: object, kept: set[Preserve]) -> N
         ("transfers", "four", "valid integer"),
         ("transfers", 2.5, "valid integer"),
         ("bandwidth", "0", "greater than or equal to 1"),
+        ("bandwidth", "9" * 400, "less than or equal to"),
         ("bandwidth", "fast", "bytes a second"),
         ("bandwidth", "-5M", "bytes a second"),
         ("preserve", "owner", "owner cannot be preserved"),

@@ -32,8 +32,6 @@ from dms_scheduler.definitions import (
     require_definition,
 )
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "tasks"
-
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,25 +142,25 @@ def test_the_status_is_the_stores() -> None:
 
 class TestLoading:
     @pytest.fixture(autouse=True)
-    def clean_modules(self, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    def clean_modules(self) -> Generator[None]:
         """What a test imports is forgotten again, so that it registers anew elsewhere."""
         before = set(sys.modules)
-        monkeypatch.syspath_prepend(str(EXAMPLES))
         yield
         for name in set(sys.modules) - before:
             del sys.modules[name]
 
     def test_a_module_registers_by_being_imported(self) -> None:
-        load_task_modules(["report_tasks"])
+        load_task_modules(["examples.reports"])
         assert require_definition("generateUserReport").isolation == "inline"
-        assert require_definition("checksumBlocks").isolation == "process"
+        assert require_definition("countWords").isolation == "process"
 
     def test_a_definition_is_described_with_its_schema(self) -> None:
-        load_task_modules(["report_tasks"])
+        load_task_modules(["examples.reports"])
         described = describe(require_definition("generateUserReport"))
-        assert described["description"] == "Makes a user's report"
-        assert described["parameters"]["required"] == ["userId"]
-        assert describe(require_definition("checksumBlocks"))["parameters"] is None
+        assert described["description"] == "Generates a user's report in the background"
+        assert described["parameters"]["required"] == ["userId", "reportType"]
+        define_task("plain", handler)
+        assert describe(require_definition("plain"))["parameters"] is None
 
     @pytest.mark.parametrize(
         ("source", "cause"),
