@@ -75,6 +75,16 @@ class Outbox:
         )
         return [_event(entry) for _, entries in reply or () for entry in entries]
 
+    async def unfinished(
+        self, group: str, consumer: str, *, after: str, count: int
+    ) -> list[OutboxEvent]:
+        """Events that this consumer read and never finished, from after that entry's id on ("0":
+        all): what a process of its name left when it died, or what a lost reply had held."""
+        reply = await self._store.call(
+            lambda: self._redis.xreadgroup(group, consumer, {keys.OUTBOX: after}, count=count)
+        )
+        return [_event(entry) for _, entries in reply or () for entry in entries if entry[1]]
+
     async def claim(
         self, group: str, consumer: str, *, min_idle_ms: int, count: int
     ) -> list[OutboxEvent]:

@@ -45,9 +45,10 @@ def worth_logging(tries: int) -> bool:
 class TaskEventProcessor:
     """A consumer of the group `dispatch`: one reader, `worker_count` coroutines, and the sweeper.
 
-    What has to wait goes to the due set, never into a coroutine. Entries that another replica took
-    and left for three request time-outs are taken over. start() returns at once, whether Redis
-    and the scheduler are there or not; stop() gives back what was not begun.
+    What has to wait goes to the due set, never into a coroutine. What a replica of this name took
+    and left is taken up first, and again after each outage of the store; what another one left,
+    three request time-outs later. start() returns at once, whether Redis and the scheduler are
+    there or not; stop() gives back what was not begun.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class TaskEventProcessor:
         self._metrics = metrics
         self._worker_count = worker_count
         self._abandoned_ms = int(request_timeout * 3000)
-        # Names a replica; two of one name only share their pending entries, which is harmless.
+        # Names a replica; two of one name only do some of each other's work, which is harmless.
         self._consumer = socket.gethostname()
         self._queue: asyncio.Queue[OutboxEvent] = asyncio.Queue(worker_count)
         self._held: set[OutboxEvent] = set()
         self._breaker = Breaker()
         self._background = Background()
         self._group_known = False
+        self._left_behind: str | None = None
         self._next_claim = 0.0
         self._next_trim = time.monotonic() + _TRIM_SECONDS
 
@@ -119,6 +121,9 @@ class TaskEventProcessor:
         if not self._group_known:
             await outbox.ensure_group(DISPATCH_GROUP)
             self._group_known = True
+            self._left_behind = "0"
+        if self._left_behind is not None:
+            return await self._take_up(outbox, self._left_behind, count)
         events = await outbox.take_due(DISPATCH_GROUP, hide_ms=self._abandoned_ms, count=count)
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._abandoned_ms / 3000
@@ -128,6 +133,12 @@ class TaskEventProcessor:
         if events:
             return events
         return await outbox.read(DISPATCH_GROUP, self._consumer, count=count, block_ms=_BLOCK_MS)
+
+    async def _take_up(self, outbox: Outbox, after: str, count: int) -> list[OutboxEvent]:
+        """The next events that this replica's name has read and this process does not hold."""
+        events = await outbox.unfinished(DISPATCH_GROUP, self._consumer, after=after, count=count)
+        self._left_behind = events[-1].entry_id if events else None
+        return [event for event in events if event not in self._held]
 
     async def _work(self) -> None:
         event = await self._queue.get()
