@@ -189,4 +189,4 @@ def retry_delay(options: TaskOptions, attempts: int) -> float:
         return min(options.retry_delay_seconds, options.retry_max_delay_seconds)
     grown = options.retry_delay_seconds * 2.0 ** min(max(attempts, 1) - 1, 32)
     most = min(grown, options.retry_max_delay_seconds)
-    return most * random.uniform(0.75, 1.0)  # noqa: S311  # nosec B311 - spreads, hides nothing
+    return most * random.uniform(0.75, 1.0)  # noqa: S311  # nosec B311

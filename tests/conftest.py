@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["task_state.testing"]
+pytest_plugins = ["task_state.testing", "tests.support.fixtures"]
 
 # No deadline and no speed check: a busy machine is not a failing property.
 settings.register_profile("dms", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,7 +1,6 @@
 """What the API shows, and to whom: tasks, lists, logs, help, health, behind a proxy or not."""
 
 import re
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -16,21 +15,6 @@ from tests.support.frontend import (
     running_frontend,
     task_url,
 )
-from tests.support.scheduler_stub import SchedulerStub, scheduler_stub
-
-
-@pytest.fixture
-async def quiet(dms_redis_url: str) -> AsyncGenerator[Frontend]:
-    """A frontend that dispatches nothing: what is submitted stays PENDING."""
-    async with running_frontend(make_settings(dms_redis_url), dispatching=False) as frontend:
-        yield frontend
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[SchedulerStub]:
-    async with scheduler_stub() as server:
-        yield server
-
 
 # ------------------------------------------------------------------------- looking, listing, logs
 

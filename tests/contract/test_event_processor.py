@@ -1,6 +1,6 @@
 """The event processor against a scheduler that misbehaves, on a real store."""
 
-from collections.abc import AsyncGenerator
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from tests.support.scheduler_stub import (
     Behaviour,
     SchedulerStub,
     answer,
-    scheduler_stub,
 )
 from tests.support.servers import PERSISTENT, quiet_port, valkey
 
@@ -40,12 +39,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.services.event_processor._LONGEST_DELAY", 0.1)
     monkeypatch.setattr("app.services.breaker._FIRST_PAUSE", 0.02)
     monkeypatch.setattr("app.services.breaker._LONGEST_PAUSE", 0.1)
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[SchedulerStub]:
-    async with scheduler_stub() as server:
-        yield server
 
 
 def settings_for(url: str, stub: SchedulerStub, **others: Any) -> Settings:
@@ -294,6 +287,25 @@ async def test_what_a_dead_replica_left_is_claimed(
         for task_id in (read, due):
             await eventually(lambda task_id=task_id: stub.to("/task", task_id))
         await eventually(lambda: settled(outbox))
+
+
+async def test_what_a_killed_process_of_the_same_name_left_does_not_wait(
+    dms_redis_url: str,
+    dms_managed: ManagedTasks,
+    dms_provider: RedisRepositoryProvider,
+    stub: SchedulerStub,
+) -> None:
+    """With such a time-out, another replica's entries would be claimed after an hour."""
+    outbox = await dms_provider.get_outbox()
+    await outbox.ensure_group(GROUP)
+    ids = [await submit(dms_managed) for _ in range(5)]
+    read = await outbox.read(GROUP, socket.gethostname(), count=10, block_ms=100)
+    assert [event.task_id for event in read] == ids
+    settings = settings_for(dms_redis_url, stub, event_worker_count=2, request_timeout_seconds=1200)
+    async with running_frontend(settings):
+        ids.append(await submit(dms_managed))
+        await eventually(lambda: settled(outbox))
+    assert sorted(call.body["task_id"] for call in stub.to("/task")) == sorted(ids)
 
 
 async def test_stopping_gives_back_what_was_held(

@@ -2,11 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import httpx2
-import pytest
 
 from task_state import Paging, TaskStatus
 from task_state.managed import ManagedTasks
@@ -14,13 +12,7 @@ from task_state.redis import RedisRepositoryProvider
 from task_state.repository import RedisTaskRepository
 from tests.support.frontend import eventually
 from tests.support.frontend_process import FrontendProcess, frontend_process
-from tests.support.scheduler_stub import HANG, SchedulerStub, answer, scheduler_stub
-
-
-@pytest.fixture
-async def stub() -> AsyncGenerator[SchedulerStub]:
-    async with scheduler_stub() as server:
-        yield server
+from tests.support.scheduler_stub import HANG, SchedulerStub, answer
 
 
 async def test_killed_between_the_schedulers_answer_and_its_own_note(
@@ -31,7 +23,7 @@ async def test_killed_between_the_schedulers_answer_and_its_own_note(
     stub: SchedulerStub,
 ) -> None:
     """The scheduler has the task and the frontend never learns: the next one tells it again, under
-    the same key, once three time-outs have passed."""
+    the same key."""
     stub.always = answer({"job_id": "job-1"})
     stub.script = [HANG]
     variables = {"DMS_SCHEDULER_BASE_URL": stub.url, "DMS_REQUEST_TIMEOUT_SECONDS": "2"}

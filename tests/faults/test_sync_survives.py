@@ -19,20 +19,35 @@ FILE_BYTES = 96 * 1024
 BANDWIDTH = 1_500_000
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    source = tmp_path / "data" / "src"
-    for number in range(FILES):
-        folder = source / f"폴더-{number % 5}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file-{number:03}.bin").write_bytes(os.urandom(FILE_BYTES))
-    return source
-
-
-@pytest.fixture
-def stack(tmp_path: Path, tree: Path) -> Iterator[Stack]:
-    with Stack(tmp_path, roots=[tree.parent], workers=2) as running:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for all tests of this file: starting it takes longer than most of them."""
+    folder = tmp_path_factory.mktemp("survives")
+    with Stack(folder, roots=[folder / "data"], workers=2) as running:
         yield running
+
+
+@pytest.fixture
+def stack(shared: Stack) -> Stack:
+    """The shared stack, with all parts running again that the test before has ended."""
+    for name in ("server", "scheduler", "frontend", *shared.plan.worker_names):
+        if not shared.alive(name):
+            shared.start(name)
+    return shared
+
+
+@pytest.fixture
+def tree(shared: Stack, request: pytest.FixtureRequest) -> Path:
+    """A source of the test's own, in a folder where it is moved to `dst` as well."""
+    return make_tree(shared.roots[0] / str(request.node.name))
+
+
+def make_tree(folder: Path) -> Path:
+    for number in range(FILES):
+        inner = folder / "src" / f"폴더-{number % 5}"
+        inner.mkdir(parents=True, exist_ok=True)
+        (inner / f"file-{number:03}.bin").write_bytes(os.urandom(FILE_BYTES))
+    return folder / "src"
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -141,10 +156,13 @@ def test_paused_worker_is_fenced(stack: Stack, tree: Path) -> None:
     task = assert_whole(stack, tree, task_id)
     assert task["epoch"] == 2
     before = {path: path.stat().st_mtime_ns for path in (tree.parent / "dst").rglob("*")}
+    refused = refused_writes(stack)
     stack.kill(paused, signal.SIGCONT)
     after = stack.submit("sync", "alice", src=str(tree), dst=str(tree.parent / "dst-2"))
     assert stack.wait(after)["status"] == "COMPLETED"
-    eventually(lambda: refused_writes(stack) > 0, what="a write of the paused worker is refused")
+    eventually(
+        lambda: refused_writes(stack) > refused, what="a write of the paused worker is refused"
+    )
     final = stack.task(task_id)
     assert final is not None
     assert final["revision"] == task["revision"]
@@ -161,12 +179,12 @@ def test_terminated_worker_gives_back_uncounted(stack: Stack, tree: Path) -> Non
     assert task["attempts"] == 1
 
 
-def test_scheduler_away_task_waits_then_runs(tmp_path: Path, tree: Path) -> None:
-    with Stack(tmp_path, roots=[tree.parent], without=["scheduler"]) as stack:
-        task_id = stack.submit("sync", "bob", src=str(tree), dst=str(tree.parent / "dst"))
-        eventually(lambda: logged(stack, task_id) >= 2, what="a retry is logged")
-        waiting = stack.task(task_id)
-        assert waiting is not None
-        assert waiting["status"] == "DISPATCHING"
-        stack.start("scheduler")
-        assert_whole(stack, tree, task_id)
+def test_scheduler_away_task_waits_then_runs(stack: Stack, tree: Path) -> None:
+    stack.stop("scheduler")
+    task_id = stack.submit("sync", "bob", src=str(tree), dst=str(tree.parent / "dst"))
+    eventually(lambda: logged(stack, task_id) >= 2, what="a retry is logged")
+    waiting = stack.task(task_id)
+    assert waiting is not None
+    assert waiting["status"] == "DISPATCHING"
+    stack.start("scheduler")
+    assert_whole(stack, tree, task_id)

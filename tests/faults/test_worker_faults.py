@@ -59,7 +59,7 @@ async def test_a_frozen_workers_handler_stops_before_its_next_step_and_its_write
     check must raise, so the only step it may still do is one whose check had passed already."""
     target = tmp_path / "steps"
     with WorkerProcess(dms_redis_url, SHORT) as first:
-        task_id = await client.submit("t.steps", file=str(target), folder=str(tmp_path), count=200)
+        task_id = await client.submit("t.steps", file=str(target), folder=str(tmp_path), count=60)
         await eventually(lambda: has_step(target, 2), "the first attempt works")
         child = int((tmp_path / "started.1").read_text())
         first.send(signal.SIGSTOP)

@@ -43,6 +43,8 @@ class Up:
         self._command = command or [sys.executable, "-P", "-m", "cli.entry", "up", *own]
         self._env = clean_environment(**{**QUICK, **(env or {})})
         self._seen: set[psutil.Process] = set()
+        # Kept: to make a client takes longer than to ask.
+        self._client = httpx2.Client(timeout=30, trust_env=False)
 
     def __enter__(self) -> Self:
         with self.out.open("wb") as out:
@@ -63,6 +65,7 @@ class Up:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._client.close()
         self.family()
         if error is not None:
             print(self.text())
@@ -147,7 +150,7 @@ class Up:
     def submit(self, **params: Any) -> str:
         """Submit a sync for alice; its id."""
         url = f"{self.api}/services/sync/users/alice/tasks"
-        answer = httpx2.post(url, json={"parameters": params}, timeout=30, trust_env=False)
+        answer = self._client.post(url, json={"parameters": params})
         assert answer.status_code == 202, answer.text
         return str(answer.json()["task_id"])
 
@@ -155,7 +158,7 @@ class Up:
         """A task of alice; an empty one while nothing answers."""
         url = f"{self.api}/services/sync/tasks/{task_id}?user_id=alice"
         try:
-            answer = httpx2.get(url, timeout=30, trust_env=False)
+            answer = self._client.get(url)
         except httpx2.TransportError:
             return {"status": None}
         if answer.status_code in {500, 502, 503}:
