@@ -1,0 +1,1 @@
+"""What triggers are, without the world: ports and time maths."""
