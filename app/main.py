@@ -12,13 +12,30 @@ from fastapi_offline import FastAPIOffline
 
 from app.api.errors import PROBLEM_MEDIA_TYPE, add_error_handlers
 from app.api.middleware import EdgeMiddleware
-from app.api.routes import admin, definitions, events, health, help, tasks  # noqa: A004
+from app.api.routes import (
+    admin,
+    definitions,
+    events,
+    health,
+    help,  # noqa: A004
+    retention,
+    services,
+    tasks,
+)
 from app.api.schemas import Problem
 from app.core.config import Settings, get_settings
 from app.services_container import ServiceContainer
 
 # Routes are tried in this order: what is called most comes first.
-_API_ROUTERS = (tasks.router, events.router, admin.router, definitions.router, help.router)
+_API_ROUTERS = (
+    tasks.router,
+    events.router,
+    admin.router,
+    services.router,
+    retention.router,
+    definitions.router,
+    help.router,
+)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "503": {"model": Problem}}
 
 

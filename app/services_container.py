@@ -15,7 +15,9 @@ from app.services.event_processor import TaskEventProcessor
 from app.services.health import Health
 from app.services.live import LiveHub
 from app.services.repository import build_provider
+from app.services.retention import RetentionService
 from app.services.scheduler import SchedulerClient
+from app.services.service_modes import ServiceModes
 from app.services.tasks import TaskService
 
 log = logging.getLogger(__name__)
@@ -41,10 +43,13 @@ class ServiceContainer:
             worker_count=settings.event_worker_count,
             request_timeout=settings.request_timeout_seconds,
         )
+        definitions = Definitions(self.scheduler)
         self.api = Api(
             settings=settings,
             tasks=TaskService(self.provider, timeout_seconds=timeout),
-            definitions=Definitions(self.scheduler),
+            definitions=definitions,
+            services=ServiceModes(self.provider, definitions, timeout_seconds=timeout),
+            retention=RetentionService(self.provider, timeout_seconds=timeout),
             live=self.live,
             health=Health(self.provider, self.processor, timeout_seconds=timeout),
             metrics=self.metrics,

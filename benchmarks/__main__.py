@@ -2,9 +2,14 @@
 
 import sys
 
-from benchmarks import accept, task_state, throughput
+from benchmarks import accept, search, task_state, throughput
 
-ALL = {"task_state": task_state.main, "accept": accept.main, "throughput": throughput.main}
+ALL = {
+    "task_state": task_state.main,
+    "search": search.main,
+    "accept": accept.main,
+    "throughput": throughput.main,
+}
 
 
 def main() -> None:

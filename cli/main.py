@@ -8,7 +8,16 @@ from io import TextIOWrapper
 
 import typer
 
-from cli.commands import services, tasks, tasks_change, tasks_follow, up
+from cli.commands import (
+    services,
+    services_modes,
+    tasks,
+    tasks_change,
+    tasks_follow,
+    tasks_keep,
+    tasks_search,
+    up,
+)
 from cli.errors import CliError, ExitCode
 from cli.output import clean
 
@@ -25,12 +34,21 @@ _tasks = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+_services = typer.Typer(
+    help="See what waits and runs in each service; pause, drain and resume services.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(_tasks, name="tasks")
+app.add_typer(_services, name="services")
 up.register(app)
 services.register(app)
+services_modes.register(_services)
 tasks.register(_tasks)
+tasks_search.register(_tasks)
 tasks_change.register(_tasks)
 tasks_follow.register(_tasks)
+tasks_keep.register(_tasks)
 
 
 def run(arguments: Sequence[str], name: str = "dms-frontend") -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import Format
+from cli.output import Format, ListFormat
 
 DEFAULT_API_BASE = "http://127.0.0.1:8000/api/v1"
 
@@ -34,6 +34,30 @@ Token = Annotated[
 Output = Annotated[
     Format, typer.Option("--output", "-o", help="table for people; json or jsonl for programs.")
 ]
+ListOutput = Annotated[
+    ListFormat,
+    typer.Option(
+        "--output",
+        "-o",
+        help="table or wide for people; json or jsonl for programs.",
+        case_sensitive=False,
+    ),
+]
+Status = Annotated[
+    list[str] | None,
+    typer.Option("--status", help="Only tasks with this status, in any case; repeatable."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", help="Only tasks created since: an age (2h, 7d) or an ISO time."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", help="Only tasks created before: an age (2h, 7d) or an ISO time."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=200, help="Tasks a page.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
+AllPages = Annotated[bool, typer.Option("--all", help="Every page, each printed when it comes.")]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit code 124."),

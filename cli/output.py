@@ -25,6 +25,15 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
+class ListFormat(StrEnum):
+    """What `-o` chooses for a list."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
 def clean(value: object) -> str:
     """Text that is safe on a terminal: what could act on it is shown as an escape."""
     return _UNSAFE.sub(_escape, str(value))
@@ -84,8 +93,3 @@ def short_time(value: str | None) -> str:
         return datetime.fromisoformat(value or "").isoformat(sep=" ", timespec="seconds")
     except ValueError:
         return value or ""
-
-
-def log_line(entry: str) -> str:
-    """A log entry (`<iso-timestamp>,<message>`) as it is shown."""
-    return clean(entry)

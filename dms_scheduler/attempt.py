@@ -54,7 +54,7 @@ class Attempt:
         )
 
     async def run(self) -> None:
-        """Run the handler, write how it ended, and queue what follows.
+        """Run the handler, and write how it ended.
 
         Raises FencedError, TransitionError or TaskNotFoundError when the task went on without it.
         """
@@ -64,6 +64,8 @@ class Attempt:
                 for line in self._ending.lines(outcome, self._stop):
                     self._journal.line(line)
                 await self._journal.flush()
+        if self._stop is not Stop.FENCED and outcome.kind != "success":
+            await self._lease.settle()
         await self._ending.write(outcome, self._stop, self._progress)
 
     def ask(self, reason: Stop, *, grace: float | None = None) -> None:
@@ -99,6 +101,10 @@ class Attempt:
             self._journal.line(f"Progress that cannot be written as JSON was left out: {error}")
             return
         self._lease.progress(self._progress or {}, advanced=advanced)
+
+    def checkpoint(self, value: Any) -> None:
+        """What the handler saved for its next attempt."""
+        self._lease.checkpoint(value)
 
     async def room(self) -> None:
         """Return when more lines can be taken."""
@@ -171,6 +177,7 @@ def _view(record: TaskRecord, epoch: int) -> TaskView:
         max_attempts=record.max_attempts,
         epoch=epoch,
         description=record.description,
+        checkpoint=record.checkpoint,
     )
 
 

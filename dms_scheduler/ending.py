@@ -14,9 +14,9 @@ from dms_scheduler.handler import Outcome
 from dms_scheduler.masking import mask
 from dms_scheduler.persist import persist
 from dms_scheduler.plain import plain_text
-from task_state import StoreUnavailableError, TaskRepository, TaskStatus
+from task_state import AttemptOutcome, TaskRepository, TaskStatus
 from task_state.managed import Attempt as Begun
-from task_state.managed import ManagedTasks
+from task_state.managed import Failing, ManagedTasks
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,11 @@ class AttemptSettings:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What all attempts of a worker share. `enqueue(task_id, epoch, delay)` queues a next one."""
+    """What all attempts of a worker share."""
 
     managed: ManagedTasks
     repository: TaskRepository
     pool: ChildPool
-    enqueue: Callable[[str, int, float], Awaitable[None]]
     settings: AttemptSettings
 
 
@@ -94,8 +93,7 @@ class Ending:
     async def write(
         self, outcome: Outcome, stop: Stop | None, progress: dict[str, Any] | None
     ) -> None:
-        """Write the end that outcome and reason mean together, repeated until it lands; queue the
-        next attempt if there is one."""
+        """Write the end that outcome and reason mean together, repeated until it lands."""
         self._progress = progress
         if stop is Stop.FENCED:
             self._log(logging.WARNING, "A stale attempt stopped, its writes are refused")
@@ -105,11 +103,13 @@ class Ending:
                 TaskStatus.COMPLETED, f"Completed in {seconds:.1f} s", data=outcome.data
             )
         elif stop is Stop.CANCEL:
-            await self._finish(TaskStatus.CANCELLED, "Cancelled")
+            failing = Failing("cancelled", STOP_REASONS[stop])
+            await self._finish(TaskStatus.CANCELLED, "Cancelled", failing=failing)
         elif stop in {Stop.RELEASE, Stop.EXPIRED} or outcome.kind == "lease_lost":
             await self._release(stop or Stop.EXPIRED)
         else:
-            await self._fail(self._failure(outcome, stop))
+            how: AttemptOutcome = "timeout" if stop is Stop.TIMEOUT else "failed"
+            await self._fail(self._failure(outcome, stop), how)
 
     def _failure(self, outcome: Outcome, stop: Stop | None) -> Outcome:
         error = outcome.error
@@ -120,12 +120,13 @@ class Ending:
             error = f"the handler stopped as if cancelled, but nobody asked it to: {error or ''}"
         return replace(outcome, error=self._masked(error or "the handler failed without a reason"))
 
-    async def _fail(self, outcome: Outcome) -> None:
+    async def _fail(self, outcome: Outcome, how: AttemptOutcome) -> None:
         attempts, most = self._record.attempts, self._record.max_attempts
+        failing = Failing(how, outcome.error or "")
         if not outcome.retryable or attempts >= most:
             note = f"Failed in attempt {attempts} of {most}: {outcome.error}"
             await self._finish(
-                TaskStatus.FAILED, note, data=outcome.data, error=outcome.error or ""
+                TaskStatus.FAILED, note, data=outcome.data, error=outcome.error, failing=failing
             )
             return
         delay = outcome.delay_seconds
@@ -134,21 +135,35 @@ class Ending:
         note = f"Attempt {attempts} of {most} failed: {outcome.error}; the next in {delay:.1f} s"
         status = await self._persist(
             lambda: self._tools.managed.retry(
-                self._task_id, self._epoch, delay_seconds=delay, error=outcome.error, log_entry=note
+                self._task_id,
+                self._epoch,
+                delay_seconds=delay,
+                error=outcome.error,
+                log_entry=note,
+                failing=failing,
             )
         )
-        await self._queue_next(status, delay)
+        self._log(logging.INFO, "Attempt ended", status=status.value)
 
     async def _release(self, why: Stop) -> None:
         worker = self._tools.settings.worker
         note = f"Given back by worker {worker}: {STOP_REASONS[why]}"
+        failing = Failing("released", STOP_REASONS[why])
         status = await self._persist(
-            lambda: self._tools.managed.release(self._task_id, self._epoch, log_entry=note)
+            lambda: self._tools.managed.release(
+                self._task_id, self._epoch, log_entry=note, failing=failing
+            )
         )
-        await self._queue_next(status, 0.0)
+        self._log(logging.INFO, "Attempt ended", status=status.value)
 
     async def _finish(
-        self, status: TaskStatus, note: str, *, data: Any = None, error: str | None = None
+        self,
+        status: TaskStatus,
+        note: str,
+        *,
+        data: Any = None,
+        error: str | None = None,
+        failing: Failing | None = None,
     ) -> None:
         await self._persist(
             lambda: self._tools.managed.finish(
@@ -159,18 +174,10 @@ class Ending:
                 data=data,
                 error=error,
                 progress=self._progress,
+                failing=failing,
             )
         )
         self._log(logging.INFO, "Attempt ended", status=status.value)
-
-    async def _queue_next(self, status: TaskStatus, delay: float) -> None:
-        self._log(logging.INFO, "Attempt ended", status=status.value)
-        if status is not TaskStatus.PENDING:
-            return
-        try:
-            await self._tools.enqueue(self._task_id, self._epoch + 1, delay)
-        except StoreUnavailableError as error:
-            self._log(logging.WARNING, "The rescuer will queue the next attempt", error=str(error))
 
     async def _persist(self, write: Callable[[], Awaitable[TaskStatus]]) -> TaskStatus:
         return await persist(write, what="task.end", task_id=self._task_id)
@@ -185,8 +192,7 @@ class Ending:
 
 def retry_delay(options: TaskOptions, attempts: int) -> float:
     """Seconds before the next attempt, after `attempts` failed ones."""
-    if options.retry == "fixed":
-        return min(options.retry_delay_seconds, options.retry_max_delay_seconds)
-    grown = options.retry_delay_seconds * 2.0 ** min(max(attempts, 1) - 1, 32)
+    doublings = min(max(attempts, 1) - 1, 32) if options.retry == "exponential" else 0
+    grown = options.retry_delay_seconds * 2.0**doublings
     most = min(grown, options.retry_max_delay_seconds)
-    return most * random.uniform(0.75, 1.0)  # noqa: S311  # nosec B311
+    return most * random.uniform(1.0 - options.jitter, 1.0)  # noqa: S311  # nosec B311

@@ -40,11 +40,10 @@ RunAttempt = Callable[[str, int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One queued attempt: `epoch` of a task, due `delay_seconds` from now."""
+    """One queued attempt: `epoch` of a task."""
 
     task_id: str
     epoch: int
-    delay_seconds: float = 0.0
 
     @property
     def key(self) -> str:
@@ -85,19 +84,11 @@ class EngineClient:
         """Give the connections back."""
         await self._stack.aclose()
 
-    async def enqueue(self, task_id: str, epoch: int, delay_seconds: float = 0.0) -> None:
-        """Queue one call; one that is queued or running already stays as it is."""
-        call = Call(task_id, epoch, delay_seconds)
-        async with self._deadline():
-            await self._docket.add(_CALL, when=_when(call), key=call.key)(task_id, epoch)
-
     async def enqueue_many(self, calls: Iterable[Call], *, replace: bool = False) -> None:
-        """Queue calls in one round trip; `replace` also takes those away that a lost worker holds.
-        Raises StoreUnavailableError if one of them was not queued."""
-        built = [
-            self._docket.call(_CALL, when=_when(call), key=call.key)(call.task_id, call.epoch)
-            for call in calls
-        ]
+        """Queue calls in one round trip; one that is queued or running already stays as it is, but
+        `replace` takes those away that a lost worker holds. Raises StoreUnavailableError if one of
+        them was not queued."""
+        built = [self._docket.call(_CALL, key=call.key)(call.task_id, call.epoch) for call in calls]
         if not built:
             return
         async with self._deadline():
@@ -229,12 +220,6 @@ def _patient_retry() -> Retry:
     running calls before it takes another, so an outage of up to four minutes must not reach it."""
     waited_out = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
     return Retry(ConstantBackoff(1), 240, supported_errors=waited_out)
-
-
-def _when(call: Call) -> datetime | None:
-    if call.delay_seconds <= 0:
-        return None
-    return datetime.now(UTC) + timedelta(seconds=call.delay_seconds)
 
 
 async def _look(client: Redis, docket: Docket, calls: Sequence[Call]) -> list[Holding]:

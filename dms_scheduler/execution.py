@@ -13,6 +13,7 @@ from dms_scheduler.ending import Stop, Tools
 from dms_scheduler.persist import persist
 from task_state import FencedError, TaskNotFoundError, TaskStatus, TransitionError
 from task_state.managed import Attempt as Begun
+from task_state.managed import Failing
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +23,19 @@ _WRITE_SECONDS = 5.0
 class Executor:
     """Runs the calls of one worker, and brings them to an end when the worker leaves.
 
-    `put_back(task_id, epoch)` gives a call back to the engine that came after the drain began.
+    `put_back(task_id, epoch)` gives a call back to the engine that came after the drain began;
+    `ended()` is told when a call is over, so that its slot can be given to another task.
     """
 
-    def __init__(self, tools: Tools, put_back: Callable[[str, int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        put_back: Callable[[str, int], Awaitable[None]],
+        ended: Callable[[], None],
+    ) -> None:
         self._tools = tools
         self._put_back = put_back
+        self._ended_call = ended
         self._calls: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._hints: set[tuple[str, int]] = set()
@@ -89,6 +97,7 @@ class Executor:
     def _forget(self, key: tuple[str, int]) -> None:
         del self._calls[key]
         self._hints.discard(key)
+        self._ended_call()
 
     async def _leave(self) -> bool:
         self._leaving = True
@@ -159,6 +168,7 @@ class Executor:
                 lease_seconds=settings.lease_seconds,
                 max_attempts=definition.max_attempts if definition else None,
                 description=definition.description if definition else None,
+                admitted=True,
                 log_entry=f"Started by worker {settings.worker}, epoch {epoch}",
             ),
             what="task.begin",
@@ -169,7 +179,12 @@ class Executor:
         reason = str(UnknownServiceError(begun.task.service))
         await persist(
             lambda: self._tools.managed.finish(
-                begun.task.task_id, begun.epoch, TaskStatus.FAILED, log_entry=reason, error=reason
+                begun.task.task_id,
+                begun.epoch,
+                TaskStatus.FAILED,
+                log_entry=reason,
+                error=reason,
+                failing=Failing("failed", reason),
             ),
             what="task.end",
             task_id=begun.task.task_id,

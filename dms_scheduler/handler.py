@@ -26,6 +26,7 @@ from dms_scheduler.plain import plain
 
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 _MAX_TRACEBACK_CHARACTERS = 16_384
+_ENVELOPE = {"status", "message", "data"}
 
 
 class TaskView(BaseModel):
@@ -44,6 +45,7 @@ class TaskView(BaseModel):
     max_attempts: int
     epoch: int
     description: str | None
+    checkpoint: Any = None
 
 
 class CancellableControl(TaskControl, Protocol):
@@ -91,7 +93,7 @@ def call_blocking(
                 result = asyncio.run(_awaited(result, control))
     except BaseException as error:  # noqa: BLE001 - also SystemExit: a handler's end is told, not followed
         return failed(error)
-    return succeeded(result)
+    return succeeded(result, definition)
 
 
 async def call_inline(
@@ -107,10 +109,11 @@ async def call_inline(
     try:
         with running(task, control):
             if inspect.iscoroutinefunction(definition.handler):
-                return succeeded(await definition.handler(task))
+                return succeeded(await definition.handler(task), definition)
             call = cast("Callable[[Task[Any, Any]], Any]", definition.handler)
             result = await asyncio.to_thread(call, task)
-            return succeeded(await result if inspect.isawaitable(result) else result)
+            result = await result if inspect.isawaitable(result) else result
+            return succeeded(result, definition)
     except asyncio.CancelledError as error:
         return failed(error)
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
@@ -129,12 +132,15 @@ async def _awaited(result: Awaitable[Any], control: CancellableControl) -> Any:
 
 def _task(definition: TaskDefinition[Any, Any], view: TaskView) -> Task[Any, Any] | Outcome:
     payload: Any = view.parameters
-    model = definition.options.payload
-    if model is not None:
+    adapter = definition.options.payload_adapter
+    if adapter is not None:
         try:
-            payload = model.model_validate(view.parameters)
+            payload = adapter.validate_python(view.parameters)
         except ValidationError as error:
-            return Outcome(kind="invalid", error=_explain(error, definition.id), retryable=False)
+            reason = f"the parameters do not fit {definition.id!r}: {_explain(error, 'parameters')}"
+            return Outcome(kind="invalid", error=reason, retryable=False)
+        except Exception as error:  # noqa: BLE001 - a validator of the user's own may raise anything
+            return failed(error)
     return Task(
         id=view.id,
         type=view.service,
@@ -151,36 +157,55 @@ def _task(definition: TaskDefinition[Any, Any], view: TaskView) -> Task[Any, Any
     )
 
 
-def _explain(error: ValidationError, service: str) -> str:
+def _explain(error: ValidationError, whole: str) -> str:
     """One sentence a problem; the values stay out, for one of them may be a secret."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'parameters'}: "
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: "
         f"{problem['msg'].removeprefix('Value error, ')}"
         for problem in problems
-    ]
-    return f"the parameters do not fit {service!r}: {'; '.join(told)}"
+    )
 
 
-def succeeded(result: Any) -> Outcome:
-    """The outcome that a handler's return value means."""
+def succeeded(result: Any, definition: TaskDefinition[Any, Any] | None = None) -> Outcome:
+    """The outcome that a handler's return value means, checked against its definition."""
     try:
-        value = plain(result)
+        value = plain(result if definition is None else _fitted(result, definition))
         size = len(json.dumps(value, allow_nan=False))
+    except ValidationError as error:
+        return _no_result(f"does not fit its definition: {_explain(error, 'result')}")
     except (ValueError, TypeError, RecursionError) as error:
-        return Outcome(
-            kind="failure",
-            error=f"the handler's result cannot be written as JSON: {error}; return plain values",
-            retryable=False,
-        )
+        return _no_result(f"cannot be written as JSON: {error}; return plain values")
+    except Exception as error:  # noqa: BLE001 - a validator of the user's own may raise anything
+        return replace(failed(error), retryable=False)
     if size > MAX_RESULT_BYTES:
-        return Outcome(
-            kind="failure",
-            error=f"the handler's result is {size} bytes of JSON, more than {MAX_RESULT_BYTES}: "
-            "write large results to a file and return its path",
-            retryable=False,
+        return _no_result(
+            f"is {size} bytes of JSON, more than {MAX_RESULT_BYTES}: "
+            "write large results to a file and return its path"
         )
     return _read_envelope(value)
+
+
+def _no_result(why: str) -> Outcome:
+    return Outcome(kind="failure", error=f"the handler's result {why}", retryable=False)
+
+
+def _fitted(result: Any, definition: TaskDefinition[Any, Any]) -> Any:
+    """The result in an envelope, its data read and written by the definition's result type; as it
+    is where there is none, and a failure's. Raises ValidationError."""
+    adapter = definition.options.result_adapter
+    if adapter is None:
+        return result
+    envelope = {"status": "success", "data": result}
+    if isinstance(result, Mapping):
+        answer = dict(cast("Mapping[Any, Any]", result))
+        if answer.get("status") == "failure":
+            return answer
+        if answer.get("status") == "success" and set(answer) <= _ENVELOPE:
+            envelope = answer
+    data = adapter.validate_python(envelope.get("data"))
+    written = adapter.dump_python(data, mode="json", by_alias=True, warnings="error")
+    return envelope | {"data": written}
 
 
 def _read_envelope(value: Any) -> Outcome:
@@ -189,7 +214,7 @@ def _read_envelope(value: Any) -> Outcome:
         return Outcome(kind="success", data=value)
     answer = cast("Mapping[str, Any]", value)
     status = answer.get("status")
-    only_envelope = set(answer) <= {"status", "message", "data"}
+    only_envelope = set(answer) <= _ENVELOPE
     message = None if answer.get("message") is None else str(answer["message"])
     if status == "failure":
         rest = {key: item for key, item in answer.items() if key not in {"status", "message"}}

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app.tasks import LeaseLost, TaskCancelled, TaskDefinition
+from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskDefinition
+from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children.process import JobEvents
 from dms_scheduler.handler import Outcome, TaskView, call_inline
 
@@ -15,8 +16,9 @@ from dms_scheduler.handler import Outcome, TaskView, call_inline
 class InlineControl:
     """The TaskControl of an inline handler. Made in the event loop; threads may use it."""
 
-    def __init__(self, events: JobEvents, deadline: float) -> None:
+    def __init__(self, events: JobEvents, deadline: float, checkpoint: Any) -> None:
         self._events = events
+        self._checkpoint = SavedCheckpoint(checkpoint)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._reason: str | None = None
@@ -42,6 +44,13 @@ class InlineControl:
         """Note one line."""
         self._tell(lambda: self._events.log(str(message)))
 
+    def checkpoint(self, value: Any = UNSET, /) -> Any:
+        """Have the newest value stored, or read it."""
+        if value is not UNSET:
+            saved = self._checkpoint.save(value)
+            self._tell(lambda: self._events.checkpoint(saved))
+        return self._checkpoint.read()
+
     def cancel(self, reason: str) -> None:
         """Ask for the end."""
         self._reason = reason
@@ -63,7 +72,7 @@ class InlineJob:
         deadline: float,
         events: JobEvents,
     ) -> None:
-        self._control = InlineControl(events, deadline)
+        self._control = InlineControl(events, deadline, view.checkpoint)
         self._definition = definition
         self._task = asyncio.create_task(call_inline(definition, view, self._control))
 

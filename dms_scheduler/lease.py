@@ -1,4 +1,5 @@
-"""One attempt's lease: kept by heartbeats, which take progress out and bring cancellations in."""
+"""One attempt's lease: kept by heartbeats, which take progress and checkpoints out and bring
+cancellations in."""
 
 import asyncio
 import logging
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dms_scheduler.persist import persist
 from task_state import (
     FencedError,
     InvalidRequestError,
@@ -14,11 +16,12 @@ from task_state import (
     TaskNotFoundError,
     TaskStatus,
 )
-from task_state.managed import ManagedTasks
+from task_state.managed import Checkpoint, ManagedTasks
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 0.05  # a handler that saves in a tight loop must not keep the store busy
 _AGAIN_SECONDS = 1.0
 _MARGIN_SECONDS = 15.0
 
@@ -60,6 +63,7 @@ class Lease:
         self._wake = asyncio.Event()
         self._progress: dict[str, Any] | None = None
         self._advanced = False
+        self._checkpoint: Checkpoint | None = None
         self._urgent = False
 
     @property
@@ -78,6 +82,25 @@ class Lease:
         self._advanced = self._advanced or advanced
         self._wake.set()
 
+    def checkpoint(self, value: Any) -> None:
+        """Send this as soon as what is being sent has arrived; the newest one counts."""
+        self._checkpoint = Checkpoint(value)
+        self._wake.set()
+
+    async def settle(self) -> None:
+        """Write the checkpoint that has not arrived yet, repeated until it does: the attempt ends,
+        and `run` with it. Raises FencedError or TaskNotFoundError."""
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            return
+        await persist(
+            lambda: self._managed.heartbeat(
+                self._task_id, self._epoch, lease_seconds=self._lease, checkpoint=checkpoint
+            ),
+            what="task.checkpoint",
+            task_id=self._task_id,
+        )
+
     def beat_now(self) -> None:
         """Ask the store at once: somebody said that the task was cancelled."""
         self._urgent = True
@@ -94,27 +117,29 @@ class Lease:
             wait = answer
 
     async def _until_due(self, wait: float) -> None:
-        """Wait for the next heartbeat: sooner for progress, but not within a second of the last."""
+        """Wait for the next heartbeat: sooner when there is something to tell."""
         await self._woken(wait)
-        early = self._sent + _PROGRESS_SECONDS - time.monotonic()
-        if early > 0 and not self._urgent:
-            await self._woken(early, only_urgent=True)
+        while not self._urgent and (early := self._earliest() - time.monotonic()) > 0:
+            self._wake.clear()
+            await self._woken(early)
         self._wake.clear()
         self._urgent = False
 
-    async def _woken(self, seconds: float, *, only_urgent: bool = False) -> None:
+    def _earliest(self) -> float:
+        """When the next heartbeat may be sent: neither progress nor checkpoints come in floods."""
+        waiting = self._checkpoint is not None
+        return self._sent + (_CHECKPOINT_SECONDS if waiting else _PROGRESS_SECONDS)
+
+    async def _woken(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-                while only_urgent and not self._urgent:
-                    self._wake.clear()
-                    await self._wake.wait()
         except TimeoutError:
             return
 
     async def _beat(self, events: LeaseEvents) -> float | None:
         """One heartbeat; the seconds until the next, or None when it was the last."""
-        values, advanced = self._progress, self._advanced
+        values, advanced, checkpoint = self._progress, self._advanced, self._checkpoint
         self._progress, self._advanced = None, False
         self._sent = time.monotonic()
         try:
@@ -124,23 +149,33 @@ class Lease:
                 lease_seconds=self._lease,
                 progress=values,
                 advanced=advanced,
+                checkpoint=checkpoint,
             )
         except (FencedError, TaskNotFoundError):
             events.fenced()
             return None
         except InvalidRequestError as error:
             self._refused(error)
+            if values is None:
+                self._arrived(checkpoint)  # it is the one to blame: without it we may go on
             return _AGAIN_SECONDS
         except StoreUnavailableError:
             self._keep(values, advanced=advanced)
             if time.monotonic() >= self._ends:
                 events.expired()
             return min(_AGAIN_SECONDS, self._heartbeat)
+        self._arrived(checkpoint)
         self._ends = self._sent + self._lease
         events.deadline(self.deadline)
         if status is TaskStatus.CANCEL_REQUESTED:
             events.cancel_requested()
         return self._heartbeat
+
+    def _arrived(self, checkpoint: Checkpoint | None) -> None:
+        """Forget it, unless a newer one came meanwhile. Until now it was kept, for a heartbeat can
+        be cut off at any moment."""
+        if self._checkpoint is checkpoint:
+            self._checkpoint = None
 
     def _keep(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
         if self._progress is None:
@@ -149,6 +184,6 @@ class Lease:
 
     def _refused(self, error: InvalidRequestError) -> None:
         logger.warning(
-            "Progress was refused",
+            "Progress or checkpoint was refused",
             extra={"action": "task.progress", "task_id": self._task_id, "error": str(error)},
         )

@@ -21,18 +21,23 @@ from app.core.config import Settings, get_settings
 from app.core.logging import configure_logging
 from app.core.metrics import METRICS_CONTENT_TYPE, Metrics
 from app.tasks import definitions
+from dms_scheduler.admitter import Admitter
+from dms_scheduler.archive import Archive
 from dms_scheduler.definitions import (
     UnknownServiceError,
     describe,
-    load_task_modules,
+    load_definitions,
+    log_loaded,
     require_definition,
 )
 from dms_scheduler.engine import EngineClient, quiet_engine_logs
 from dms_scheduler.rescuer import Rescuer, RescuerSettings
+from dms_scheduler.retention import RetentionLoop
 from dms_scheduler.store import store_settings
 from task_state import StoreUnavailableError, TransitionError
 from task_state.managed import Waiting
 from task_state.redis import RedisRepositoryProvider
+from task_state.retention_policy import RetentionPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +79,14 @@ class SchedulerService:
             settings.redis_write_url, timeout_seconds=settings.redis_timeout_seconds
         )
         self._settings = settings
+        self._admitter = Admitter(self.provider, self.engine)
         self._rescuer = Rescuer(
-            self.provider, self.engine, RescuerSettings.of(settings.heartbeat_seconds)
+            self.provider,
+            self.engine,
+            RescuerSettings.of(settings.heartbeat_seconds),
+            self._admitter.wake,
         )
+        self._retention = _retention_loop(settings, self.provider)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -84,23 +94,29 @@ class SchedulerService:
         it is looked for when a request needs it."""
         configure_logging(self._settings)
         quiet_engine_logs()
-        load_task_modules(self._settings.task_modules)
+        settings = self._settings
+        log_loaded(load_definitions(settings.task_modules, settings.task_entry_points))
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.provider.close)
             await self.engine.start()
             stack.push_async_callback(self.engine.close)
             rescuer = asyncio.create_task(self._rescuer.run(), name="rescuer")
             stack.push_async_callback(_cancel, rescuer)
+            admitter = asyncio.create_task(self._admitter.run(), name="admitter")
+            stack.push_async_callback(_cancel, admitter)
+            if self._retention is not None:
+                retention = asyncio.create_task(self._retention.run(), name="retention")
+                stack.push_async_callback(_cancel, retention)
             yield
 
     async def take(self, request: TaskRequest) -> str | None:
-        """Queue the task's next attempt; None when it was queued, else the state it is in."""
+        """Let the task wait for a slot; None when it does, else the state it is in."""
         require_definition(request.service)
         managed = await self.provider.get_managed()
         accepted = await managed.accept(request.task_id)
         if not isinstance(accepted, Waiting):
             return accepted.value
-        await self.engine.enqueue(accepted.task_id, accepted.epoch)
+        self._admitter.wake()
         return None
 
     async def cancel(self, request: CancelRequest) -> str:
@@ -194,6 +210,17 @@ def _add_health_routes(app: FastAPI, service: SchedulerService, metrics: Metrics
 async def _unknown_service(request: Request, error: Exception) -> Response:
     kind = (404, "unknown-service", "No such task definition")
     return problem(kind, str(error), request.url.path)
+
+
+def _retention_loop(
+    settings: Settings, provider: RedisRepositoryProvider
+) -> RetentionLoop | None:
+    """The loop that applies the retention policy, if there is one."""
+    policy = RetentionPolicy.parse(settings.retention)
+    if not policy.rules:
+        return None
+    archive = None if settings.archive_dir is None else Archive(settings.archive_dir)
+    return RetentionLoop(provider, policy, archive)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

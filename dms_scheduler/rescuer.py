@@ -1,11 +1,12 @@
-"""The rescuer: finds tasks whose worker or whose queue entry is lost, and queues them again."""
+"""The rescuer: finds tasks whose worker or whose queue entry is lost, and gets them going."""
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dms_scheduler.engine import Call, EngineClient, Holding
-from task_state import StoreUnavailableError, TaskStatus
+from task_state import StoreUnavailableError
 from task_state.redis import RedisRepositoryProvider
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,22 @@ class RescuerSettings:
 
 
 class Rescuer:
-    """Runs in the scheduler service and in every worker; the store lets one a period do it."""
+    """Runs in the scheduler service and in every worker; the store lets one a period do it.
+
+    `wake` says that tasks were taken back, which wait for a slot again.
+    """
 
     def __init__(
-        self, provider: RedisRepositoryProvider, engine: EngineClient, settings: RescuerSettings
+        self,
+        provider: RedisRepositoryProvider,
+        engine: EngineClient,
+        settings: RescuerSettings,
+        wake: Callable[[], None],
     ) -> None:
         self._provider = provider
         self._engine = engine
         self._settings = settings
+        self._wake = wake
 
     async def run(self) -> None:
         """One round a period until cancelled; an outage of Redis is waited out."""
@@ -86,8 +95,8 @@ class Rescuer:
                     "status": task.status.value,
                 },
             )
-        waiting = [task for task in rescued if task.status is TaskStatus.PENDING]
-        await self._engine.enqueue_many(Call(task.task_id, task.epoch + 1) for task in waiting)
+        if rescued:
+            self._wake()
 
     async def _look_after_queue(self) -> None:
         managed = await self._provider.get_managed()

@@ -13,8 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from app.core.config import Settings
 from app.core.logging import configure_logging
+from dms_scheduler.admitter import Admitter
 from dms_scheduler.children import ChildPool, ChildSettings
-from dms_scheduler.definitions import load_task_modules
+from dms_scheduler.definitions import load_definitions, log_loaded
 from dms_scheduler.ending import AttemptSettings, Tools
 from dms_scheduler.engine import (
     Call,
@@ -41,7 +42,7 @@ def run_worker(settings: Settings) -> int:
     """
     configure_logging(settings)
     quiet_engine_logs()
-    load_task_modules(settings.task_modules)
+    log_loaded(load_definitions(settings.task_modules, settings.task_entry_points))
     asyncio.run(_work(settings))
     return 0
 
@@ -73,19 +74,22 @@ async def _work(settings: Settings) -> None:
     async with _parts(settings, name, signals.stop) as parts:
         if parts is None:
             return
-        engine, executor, rescuer = parts
+        engine, executor, rescuer, admitter = parts
         taking = asyncio.create_task(engine.work(signals.stop), name="engine")
         rescuing = asyncio.create_task(rescuer.run(), name="rescuer")
+        admitting = asyncio.create_task(admitter.run(), name="admitter")
         logger.info("Worker started", extra={"action": "worker.start", "worker": name})
         try:
-            await _first_end(signals.stop, taking, rescuing)
+            await _first_end(signals.stop, taking, rescuing, admitting)
+            await admitter.leave()
             orderly = await executor.drain(settings.drain_seconds, signals.hurry)
         finally:
             rescuing.cancel()
             await asyncio.wait({taking}, timeout=_ENGINE_STOP_SECONDS)
             await end_task(taking)
-            await asyncio.wait({rescuing})
-        _raise_failure(taking, rescuing)
+            admitting.cancel()
+            await asyncio.wait({rescuing, admitting})
+        _raise_failure(taking, rescuing, admitting)
     logger.info("Worker left", extra={"action": "worker.stop", "worker": name})
     if not orderly:
         _leave_threads()
@@ -94,7 +98,7 @@ async def _work(settings: Settings) -> None:
 @asynccontextmanager
 async def _parts(
     settings: Settings, name: str, stop: asyncio.Event
-) -> AsyncGenerator[tuple[EngineWorker, Executor, Rescuer] | None]:
+) -> AsyncGenerator[tuple[EngineWorker, Executor, Rescuer, Admitter] | None]:
     """The composition root of a worker; None when it was stopped while it waited for Redis."""
     async with AsyncExitStack() as stack:
         provider = RedisRepositoryProvider(store_settings(settings))
@@ -107,7 +111,7 @@ async def _parts(
         pool = ChildPool(_child_settings(settings), settings.child_pool_size)
         stack.push_async_callback(pool.close)
         await pool.start()
-        tools = await _tools(settings, name, provider, client, pool, stop)
+        tools = await _tools(settings, name, provider, pool, stop)
         if tools is None:
             yield None
             return
@@ -115,22 +119,24 @@ async def _parts(
         async def put_back(task_id: str, epoch: int) -> None:
             await client.enqueue_many([Call(task_id, epoch)], replace=True)
 
-        executor = Executor(tools, put_back)
+        admitter = Admitter(provider, client, worker=name, slots=settings.worker_concurrency)
+        executor = Executor(tools, put_back, ended=admitter.wake)
         engine = EngineWorker(
             settings.redis_write_url,
             name=name,
             concurrency=settings.worker_concurrency,
             run=executor.run,
         )
-        rescuer = Rescuer(provider, client, RescuerSettings.of(settings.heartbeat_seconds))
-        yield engine, executor, rescuer
+        rescuer = Rescuer(
+            provider, client, RescuerSettings.of(settings.heartbeat_seconds), admitter.wake
+        )
+        yield engine, executor, rescuer, admitter
 
 
 async def _tools(
     settings: Settings,
     name: str,
     provider: RedisRepositoryProvider,
-    client: EngineClient,
     pool: ChildPool,
     stop: asyncio.Event,
 ) -> Tools | None:
@@ -151,7 +157,6 @@ async def _tools(
         managed=managed,
         repository=await provider.get_repository(),
         pool=pool,
-        enqueue=client.enqueue,
         settings=AttemptSettings(
             worker=name,
             lease_seconds=settings.lease_seconds,
@@ -166,6 +171,7 @@ async def _tools(
 def _child_settings(settings: Settings) -> ChildSettings:
     return ChildSettings(
         modules=tuple(settings.task_modules),
+        entry_points=settings.task_entry_points,
         data_roots=tuple(str(root) for root in settings.data_roots),
         memory_bytes=settings.child_memory_bytes,
     )

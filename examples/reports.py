@@ -52,6 +52,7 @@ generate_user_report = define_task(
         "description": "Generates a user's report in the background",
         "max_attempts": 3,
         "payload": ReportPayload,
+        "result": ReportResult,
     },
 )
 

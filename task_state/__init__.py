@@ -3,7 +3,17 @@
 Needs pydantic and redis alone, and imports nothing else of DMS.
 """
 
-from task_state._port import LogPage, Paging, TaskPage, TaskRepository
+from task_state._port import (
+    MAX_OFFSET,
+    MAX_PAGE,
+    MAX_TEXT,
+    LogPage,
+    Paging,
+    TaskCounts,
+    TaskPage,
+    TaskRepository,
+    TaskSearch,
+)
 from task_state.errors import (
     ConfigurationError,
     ConflictError,
@@ -11,15 +21,29 @@ from task_state.errors import (
     IdempotencyMismatchError,
     InvalidRequestError,
     LeaseHeldError,
+    ServiceDrainingError,
     StoreUnavailableError,
     TaskNotFoundError,
     TaskStateError,
     TransitionError,
 )
-from task_state.models import TRANSITIONS, JsonObject, TaskRecord, TaskResult, TaskStatus
+from task_state.models import (
+    TRANSITIONS,
+    AttemptNote,
+    AttemptOutcome,
+    JsonObject,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+)
 
 __all__ = [
+    "MAX_OFFSET",
+    "MAX_PAGE",
+    "MAX_TEXT",
     "TRANSITIONS",
+    "AttemptNote",
+    "AttemptOutcome",
     "ConfigurationError",
     "ConflictError",
     "FencedError",
@@ -29,12 +53,15 @@ __all__ = [
     "LeaseHeldError",
     "LogPage",
     "Paging",
+    "ServiceDrainingError",
     "StoreUnavailableError",
+    "TaskCounts",
     "TaskNotFoundError",
     "TaskPage",
     "TaskRecord",
     "TaskRepository",
     "TaskResult",
+    "TaskSearch",
     "TaskStateError",
     "TaskStatus",
     "TransitionError",

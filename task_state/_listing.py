@@ -1,14 +1,24 @@
-"""One page of a listing: what the `page` script is asked, its cursor, and its answer."""
+"""One search: what the `search` script is asked, its cursor, and its answer; and the counts."""
 
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast, get_args
 
-from task_state._codec import decode_record, encode_json
-from task_state._port import MAX_PAGE, Paging, TaskPage
+from task_state._codec import check_name, decode_listed
+from task_state._port import (
+    MAX_OFFSET,
+    MAX_PAGE,
+    MAX_TEXT,
+    Paging,
+    Sort,
+    TaskCounts,
+    TaskPage,
+    TaskSearch,
+)
 from task_state._store import Argument
 from task_state.errors import InvalidRequestError
 from task_state.models import TaskStatus
@@ -17,111 +27,171 @@ from task_state.timezone import to_microseconds
 # Records that one call may look at when no index serves a filter: bounds the script's time. A page
 # that stays short of its limit says so by its cursor.
 SCAN_BUDGET = 2000
-# Order, score and task id of the last record.
-_CURSOR = re.compile(r"([cu][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})")
+# When so few records may match, all of them are looked at: the page is full and the total exact.
+GATHER_LIMIT = 1000
+
+_TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Order, score and task id of the last record, and how many records are still to be passed over.
+_CURSOR = re.compile(r"([cui][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})(?::([0-9]{1,7}))?")
+
+
+def as_search(paging: Paging | None, **scope: str) -> TaskSearch:
+    """The search that a listing of a service, or of a user of it, stands for."""
+    paging = paging or Paging()
+    options = {field.name: getattr(paging, field.name) for field in fields(Paging)}
+    return TaskSearch(**options, **scope)
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
-    """A page of everything, of a service, or of a user of a service."""
+class Position:
+    """Where a page starts: after a record, or (score and id empty) at the beginning."""
 
-    paging: Paging
-    service: str | None = None
-    user_id: str | None = None
+    score: str = ""
+    task_id: str = ""
+    skip: int = 0
 
-    @property
-    def by_update(self) -> bool:
-        """Whether the page is ordered by the time of the last update."""
-        return self.paging.sort == "updated_at"
 
-    @property
-    def countable(self) -> bool:
-        """Whether the indexes alone know how many tasks match."""
-        return not self._filters()
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A search as the script wants it, and its answer as callers want it."""
+
+    search: TaskSearch
 
     def arguments(self) -> list[Argument]:
-        """What the script wants after the key prefix and the time to live."""
-        paging = self.paging
-        if not 1 <= paging.limit <= MAX_PAGE:
-            raise InvalidRequestError(f"limit={paging.limit}: a page holds 1 to {MAX_PAGE} tasks")
-        score, task_id = _parse_cursor(paging.cursor, self._tag())
+        """What the script wants after the key prefix and the time to live; raises
+        InvalidRequestError for an option that makes no sense."""
+        search = self.search
+        _check_scope(search)
+        _check_page(search)
+        position = self._position()
         return [
-            self._scope(),
-            "u" if self.by_update else "c",
-            paging.order,
-            *self._range(),
-            score,
-            task_id,
-            paging.limit,
+            search.task_id or "",
+            search.service or "",
+            search.user_id or "",
+            search.sort[0],
+            search.order,
+            *_range("created", search.created_after, search.created_before),
+            *_range("updated", search.updated_after, search.updated_before),
+            _text(search.q),
+            position.score,
+            position.task_id,
+            position.skip,
+            search.limit,
             SCAN_BUDGET,
-            "1" if self.countable else "",
-            encode_json(self._filters(), "filters"),
-            *dict.fromkeys(paging.status or TaskStatus),
+            GATHER_LIMIT,
+            *_states(search.status),
         ]
 
-    def cursor(self, score: str, task_id: str) -> str | None:
-        """The cursor after that record, for the next request of the same order."""
-        if not task_id:
+    def page(self, reply: list[Any]) -> TaskPage:
+        """The page that the script answered."""
+        if reply[0] == b"!":
+            raise InvalidRequestError(
+                "sort=id: the store has records of an older layout, which are not in the index of "
+                "ids: run `dms-frontend doctor --repair`, or sort by a time"
+            )
+        found, score, last_id, skip, total = reply
+        cursor = self.cursor(Position(score.decode(), last_id.decode(), skip))
+        return TaskPage(decode_listed(found), cursor, None if total < 0 else total)
+
+    def cursor(self, position: Position) -> str | None:
+        """The cursor of that position, for the next request of the same order."""
+        if not position.task_id:
             return None
-        text = f"{self._tag()}:{score}:{task_id}"
+        text = f"{self._tag()}:{position.score}:{position.task_id}"
+        if position.skip:
+            text += f":{position.skip}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     def _tag(self) -> str:
-        return f"{self.paging.sort[0]}{self.paging.order[0]}"
+        return f"{self.search.sort[0]}{self.search.order[0]}"
 
-    def _scope(self) -> str:
-        user = "" if self.by_update else self.user_id
-        return "".join(f":{part}" for part in (self.service, user) if part)
+    def _position(self) -> Position:
+        cursor, offset = self.search.cursor, self.search.offset
+        if not 0 <= offset <= MAX_OFFSET:
+            raise InvalidRequestError(
+                f"offset={offset}: it is 0 to {MAX_OFFSET}; to go further, follow the cursors"
+            )
+        if not cursor:
+            return Position(skip=offset)
+        if offset:
+            raise InvalidRequestError(
+                f"offset={offset} and a cursor were given: each says where to start, so leave "
+                "one of them out"
+            )
+        return self._parsed(cursor)
 
-    def _range(self) -> tuple[str, str]:
-        paging = self.paging
-        if self.by_update:
-            return _bounds(paging.updated_after, paging.updated_before)
-        return _bounds(paging.created_after, paging.created_before)
+    def _parsed(self, cursor: str) -> Position:
+        found = _CURSOR.fullmatch(_decoded(cursor))
+        if found is None:
+            raise InvalidRequestError(
+                f"cursor={cursor!r:.40} is none of ours: pass back the next_cursor of the page "
+                "before, unchanged"
+            )
+        if found[1] != self._tag():
+            raise InvalidRequestError(
+                f"the cursor belongs to a listing of another order than sort={self.search.sort}, "
+                f"order={self.search.order}: start again without it"
+            )
+        return Position(found[2], found[3], int(found[4] or 0))
 
-    def _filters(self) -> dict[str, Any]:
-        """The filters that the index does not serve, which the script checks record by record."""
-        paging = self.paging
-        after, before = (
-            (paging.created_after, paging.created_before)
-            if self.by_update
-            else (paging.updated_after, paging.updated_before)
+
+def _check_scope(search: TaskSearch) -> None:
+    if search.task_id is not None and not _TASK_ID.fullmatch(search.task_id):
+        raise InvalidRequestError(
+            f"task_id={search.task_id!r:.140} is no id: 1 to 128 letters of A-Z a-z 0-9 . _ - make "
+            "one"
         )
-        filters: dict[str, Any] = {
-            "user": self.user_id if self.by_update else None,
-            "field": "created_at" if self.by_update else "updated_at",
-            "min": None if after is None else to_microseconds(after),
-            "max": None if before is None else to_microseconds(before),
-            "q": _lower(paging.q) if paging.q else None,
-        }
-        wanted = {name: value for name, value in filters.items() if value is not None}
-        return wanted if wanted.keys() != {"field"} else {}
+    if search.service is not None:
+        check_name(search.service, "service")
+    if search.user_id is not None:
+        check_name(search.user_id, "user_id")
 
 
-def _lower(text: str) -> str:
-    # Lua lowers ASCII alone; anything else is compared as it is.
-    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+def _check_page(search: TaskSearch) -> None:
+    if not 1 <= search.limit <= MAX_PAGE:
+        raise InvalidRequestError(f"limit={search.limit}: a page holds 1 to {MAX_PAGE} tasks")
+    _check_word("sort", search.sort, get_args(Sort))
+    _check_word("order", search.order, ("asc", "desc"))
 
 
-def _bounds(after: datetime | None, before: datetime | None) -> tuple[str, str]:
-    low = "-inf" if after is None else str(to_microseconds(after))
-    high = "+inf" if before is None else f"({to_microseconds(before)}"
+def _check_word(option: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise InvalidRequestError(f"{option}={value!r:.80}: choose one of {', '.join(allowed)}")
+
+
+def _states(status: Iterable[TaskStatus]) -> list[TaskStatus]:
+    if isinstance(status, str):
+        raise InvalidRequestError(f"status={status!r:.80}: give a list of states, such as [status]")
+    try:
+        return list(dict.fromkeys(map(TaskStatus, status))) or list(TaskStatus)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"status: {error}; choose among {', '.join(TaskStatus)}"
+        ) from error
+
+
+def _range(name: str, after: datetime | None, before: datetime | None) -> tuple[Argument, Argument]:
+    if after is None or before is None:
+        return tuple("" if end is None else to_microseconds(end) for end in (after, before))  # pyright: ignore[reportReturnType]
+    low, high = to_microseconds(after), to_microseconds(before)
+    if low >= high:
+        raise InvalidRequestError(
+            f"{name}_after={after.isoformat()} and {name}_before={before.isoformat()} leave "
+            "nothing between them: the second must be the later one"
+        )
     return low, high
 
 
-def _parse_cursor(cursor: str | None, tag: str) -> tuple[str, str]:
-    if not cursor:
-        return "", ""
-    found = _CURSOR.fullmatch(_decoded(cursor))
-    if found is None:
+def _text(q: str | None) -> str:
+    if q is None:
+        return ""
+    if not q.strip() or "\0" in q or len(q) > MAX_TEXT:
         raise InvalidRequestError(
-            "the cursor is none of ours: pass back the next_cursor of the page before, unchanged"
+            f"q={q!r:.80} ({len(q)} characters): give 1 to {MAX_TEXT} characters of text, not "
+            "blank and without NUL, or leave q out"
         )
-    if found[1] != tag:
-        raise InvalidRequestError(
-            "the cursor belongs to a listing of another order: start again without it"
-        )
-    return found[2], found[3]
+    # Lua lowers ASCII alone; anything else is compared as it is.
+    return "".join(letter.lower() if letter.isascii() else letter for letter in q)
 
 
 def _decoded(cursor: str) -> str:
@@ -131,11 +201,20 @@ def _decoded(cursor: str) -> str:
         return ""
 
 
-def decode_page(request: PageRequest, reply: list[Any]) -> TaskPage:
-    """The page that the script answered."""
-    found, score, last_id, total = reply
-    tasks = [
-        decode_record(task_id.decode(), flat, logs_total=lines) for task_id, flat, lines in found
-    ]
-    cursor = request.cursor(score.decode(), last_id.decode())
-    return TaskPage(tasks, cursor, total if request.countable else None)
+def decode_counts(reply: list[Any]) -> TaskCounts:
+    """The counts that the script answered."""
+    by_status, by_service, by_user = reply
+    states = dict(zip(TaskStatus, map(int, by_status), strict=True))
+    return TaskCounts(
+        sum(states.values()),
+        states,
+        _named(by_service),
+        None if by_user is None else _named(by_user),
+    )
+
+
+def _named(flat: list[bytes | int]) -> dict[str, int]:
+    pairs = iter(flat)
+    return {
+        cast("bytes", name).decode(): int(number) for name, number in zip(pairs, pairs, strict=True)
+    }

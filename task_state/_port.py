@@ -1,7 +1,7 @@
 """The port of task records: what every store of them promises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, overload
@@ -10,6 +10,11 @@ from task_state.models import JsonObject, TaskRecord, TaskStatus
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
+MAX_OFFSET = 1_000_000
+MAX_TEXT = 256
+MAX_COUNTED_USERS = 1000
+
+Sort = Literal["created_at", "updated_at", "id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +47,46 @@ class TaskPage(Sequence[TaskRecord]):
 class Paging:
     """Which part of a listing is wanted, and in what order.
 
-    `limit` is 1 to 200. Ranges are half-open: after <= t < before. `q` is text to find in the id,
-    the user or the parameters, in any case. `sort` names the time that orders the page.
+    `limit` is 1 to 200. Ranges are half-open: after <= t < before. `q` is text of at most 256
+    characters to find in the id, the user or the parameters; letters of ASCII match in any case.
+    A page starts after a `cursor`, or `offset` records (at most 1,000,000) after the first one; not
+    both. `sort` orders by a time and then the id, or by the id alone, in the order of its bytes.
     """
 
     limit: int = DEFAULT_PAGE
     cursor: str | None = None
+    offset: int = 0
     status: Sequence[TaskStatus] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
     updated_after: datetime | None = None
     updated_before: datetime | None = None
     q: str | None = None
-    sort: Literal["created_at", "updated_at"] = "created_at"
+    sort: Sort = "created_at"
     order: Literal["asc", "desc"] = "desc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSearch(Paging):
+    """A listing of everything, or of what one id, one service or one user narrows it to."""
+
+    task_id: str | None = None
+    service: str | None = None
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """How many tasks there are, in all and by what they are.
+
+    `by_user` is None unless a service was named, and where it has more than 1000 users. Names with
+    no task are left out of `by_service` and `by_user`; `by_status` names every status.
+    """
+
+    total: int
+    by_status: Mapping[TaskStatus, int]
+    by_service: Mapping[str, int]
+    by_user: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +161,18 @@ class TaskRepository(ABC):
     async def delete(self, task_id: str) -> bool:
         """Remove a record with its logs from everywhere, whatever its state; False if it was
         not there. Managed tasks that may be active are deleted by ManagedTasks.cancel instead."""
+
+    @abstractmethod
+    async def search(self, search: TaskSearch) -> TaskPage:
+        """The tasks that fit every option given; the listings below are special cases of it.
+
+        Raises InvalidRequestError for an option that makes no sense, naming it and its value.
+        """
+
+    @abstractmethod
+    async def counts(self, service: str | None = None, user_id: str | None = None) -> TaskCounts:
+        """How many tasks there are of all, of a service, of a user, or of a user of a service;
+        records whose time to live is over count until they are swept."""
 
     @abstractmethod
     async def list_all(self, paging: Paging | None = None) -> TaskPage:

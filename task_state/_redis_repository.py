@@ -8,14 +8,24 @@ from task_state._codec import (
     LOADED_LINES,
     LOADED_OUTPUT_BYTES,
     TIMES,
+    check_name,
     decode_record,
     encode_json,
     encode_object,
     present,
     record_fields,
 )
-from task_state._listing import PageRequest, decode_page
-from task_state._port import MAX_PAGE, LogPage, Paging, TaskPage, TaskRepository
+from task_state._listing import SearchRequest, as_search, decode_counts
+from task_state._port import (
+    MAX_COUNTED_USERS,
+    MAX_PAGE,
+    LogPage,
+    Paging,
+    TaskCounts,
+    TaskPage,
+    TaskRepository,
+    TaskSearch,
+)
 from task_state._store import Argument, Store
 from task_state.errors import ConflictError, InvalidRequestError
 from task_state.log_entry import format_log_entry
@@ -98,16 +108,28 @@ class RedisTaskRepository(TaskRepository):
     async def delete(self, task_id: str) -> bool:
         return await self._store.mutate("delete", task_id) == 1
 
+    async def search(self, search: TaskSearch) -> TaskPage:
+        request = SearchRequest(search)
+        return request.page(await self._store.read("search", *request.arguments()))
+
+    async def counts(self, service: str | None = None, user_id: str | None = None) -> TaskCounts:
+        if service is not None:
+            check_name(service, "service")
+        if user_id is not None:
+            check_name(user_id, "user_id")
+        reply = await self._store.read("counts", service or "", user_id or "", MAX_COUNTED_USERS)
+        return decode_counts(reply)
+
     async def list_all(self, paging: Paging | None = None) -> TaskPage:
-        return await self._page(PageRequest(paging or Paging()))
+        return await self.search(as_search(paging))
 
     async def list_by_service(self, service: str, paging: Paging | None = None) -> TaskPage:
-        return await self._page(PageRequest(paging or Paging(), service))
+        return await self.search(as_search(paging, service=service))
 
     async def list_by_service_and_user(
         self, service: str, user_id: str, paging: Paging | None = None
     ) -> TaskPage:
-        return await self._page(PageRequest(paging or Paging(), service, user_id))
+        return await self.search(as_search(paging, service=service, user_id=user_id))
 
     async def list_users_by_service(self, service: str) -> list[str]:
         reader = self._store.reader
@@ -148,9 +170,6 @@ class RedisTaskRepository(TaskRepository):
         fields: Sequence[str] = (),
     ) -> None:
         await self._store.mutate("write", task_id, "", output, 0, len(jobs), *jobs, *fields)
-
-    async def _page(self, request: PageRequest) -> TaskPage:
-        return decode_page(request, await self._store.read("page", *request.arguments()))
 
 
 def _created(task: TaskRecord) -> Argument:

@@ -16,6 +16,7 @@ from task_state.errors import (
     IdempotencyMismatchError,
     InvalidRequestError,
     LeaseHeldError,
+    ServiceDrainingError,
     StoreUnavailableError,
     TaskNotFoundError,
     TransitionError,
@@ -44,6 +45,8 @@ def _refusal(task_id: str, requested: str, code: str, *rest: str) -> NoReturn:
             raise ConflictError(f"task {task_id!r} was not written: {_CONFLICTS[rest[0]]}")
         case "LEASED":
             raise LeaseHeldError(task_id)
+        case "DRAINING":
+            raise ServiceDrainingError(rest[0])
         case "MISMATCH":
             raise IdempotencyMismatchError
         case "UNMANAGED":
@@ -167,15 +170,18 @@ class Store:
         return reply
 
     async def _check_schema(self) -> None:
-        wanted = str(keys.SCHEMA_VERSION)
+        newest = keys.SCHEMA_VERSION
         found = await self.reader.get(keys.SCHEMA)
-        if found is None:
-            await self.writer.set(keys.SCHEMA, wanted, nx=True)
+        if found is None or int(cast("bytes", found)) < newest:  # unless only the reader lags behind
+            await self.writer.set(keys.SCHEMA, str(newest), nx=True)
             found = await self.writer.get(keys.SCHEMA)
         version = int(cast("bytes", found))
-        if abs(version - keys.SCHEMA_VERSION) > 1:
+        if not keys.OLDEST_SCHEMA <= version <= newest + 1:
             raise ConfigurationError(
-                f"the task store has layout {version}, this version of DMS reads {wanted}: run the "
-                "version that matches, or upgrade one layout at a time"
+                f"the task store has layout {version}, this version of DMS reads "
+                f"{keys.OLDEST_SCHEMA} to {newest + 1}: run the version that matches"
             )
+        if version < newest:
+            # From now on the older version refuses this store: it cannot read what we write.
+            await self.writer.mset({keys.OLDER: "1", keys.SCHEMA: str(newest)})
         self._schema_known = True

@@ -69,5 +69,16 @@ class IdempotencyMismatchError(TaskStateError):
         )
 
 
+class ServiceDrainingError(TaskStateError):
+    """The service takes no new tasks; nothing was stored."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(
+            f"the service {service!r} is being drained and takes no new tasks: submit again when "
+            "an operator has resumed it"
+        )
+        self.service = service
+
+
 class StoreUnavailableError(TaskStateError):
     """The store did not answer, or could not confirm: the outcome of a write is unknown."""

@@ -12,10 +12,23 @@ SEQUENCE = PREFIX + "sequence"
 COUNTERS = PREFIX + "counters"
 SERVICES = PREFIX + "services"
 LEASES = PREFIX + "leases"
-QUEUED = PREFIX + "queued"
+QUEUED = PREFIX + "queued"  # ZSET: admitted, not begun; scored by the ms of the next look at it
+DELAYED = PREFIX + "delayed"  # ZSET: waiting, but put off; scored by the ms they are due
+DELAYS = PREFIX + "delays"  # HASH: service to how many of them it has
+WAITING = PREFIX + "waiting"  # HASH: service to how many tasks are in its lanes
+TURN = PREFIX + "turn"  # the number of the last turn that a user had
+TURNS = PREFIX + "turns"  # ZSET: users by their last turn, the latest 10,000
+WORKERS = PREFIX + "workers"  # HASH: worker to its slots, and the ms until which it is believed
+HELD = PREFIX + "held"  # HASH: worker to the number of its leases
+MODES = PREFIX + "modes"  # HASH: service (or `*`) to its mode, since when, and why
 EXPIRY = PREFIX + "expiry"
+IDS = PREFIX + "ids"  # ZSET: every task id, scored 0, hence in the order of its bytes
+OLDER = PREFIX + "older"  # there may be records of an older layout
 
-SCHEMA_VERSION = 1
+# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. Layout 1, which cannot read that, refuses
+# a store of 3; there was no 2, which it would have taken for one that it can share.
+SCHEMA_VERSION = 3
+OLDEST_SCHEMA = 1
 
 
 def task(task_id: str) -> str:
@@ -31,6 +44,21 @@ def logs(task_id: str) -> str:
 def output(task_id: str) -> str:
     """STRING: its launcher output."""
     return f"{PREFIX}output:{task_id}"
+
+
+def lane(service: str, user_id: str) -> str:
+    """ZSET: a user's accepted tasks that wait for a slot of the service, oldest first."""
+    return f"{PREFIX}lane:{service}:{user_id}"
+
+
+def ring(service: str) -> str:
+    """ZSET: the users who have a lane in the service, by their last turn."""
+    return f"{PREFIX}ring:{service}"
+
+
+def busy(service: str) -> str:
+    """HASH: the service's tasks that were admitted or run, with their users."""
+    return f"{PREFIX}busy:{service}"
 
 
 def users(service: str) -> str:

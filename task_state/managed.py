@@ -15,12 +15,14 @@ from task_state._store import Argument, Store
 from task_state.errors import InvalidRequestError
 from task_state.keys import COUNTERS
 from task_state.log_entry import format_log_entry
-from task_state.models import JsonObject, TaskRecord, TaskStatus
+from task_state.models import AttemptOutcome, JsonObject, TaskRecord, TaskStatus
 from task_state.timezone import now
 
 IDEMPOTENCY_HOURS = 24
 POISON_DEATHS = 3
-_FIRST_CHECK_MS = 10_000
+MAX_CHECKPOINT_BYTES = 65_536
+_REASON_CHARACTERS = 500
+FIRST_CHECK_MS = 10_000  # when an admitted task's call is looked for at first
 _NEXT_CHECK_MS = 30_000  # as long as the engine takes a silent worker for a living one
 
 
@@ -48,6 +50,22 @@ class Waiting:
 
     task_id: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What an attempt saves for the next one: anything JSON can hold, 64 KiB at most."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Why an attempt does not succeed, for the record's history; the reason is cut where it is
+    longer than 500 characters."""
+
+    outcome: AttemptOutcome
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,8 @@ class ManagedTasks:
         """Create a task and its outbox event in one step.
 
         The same `idempotency_key` (per service and user, for 24 hours) with the same parameters
-        answers the first task again; with others it raises IdempotencyMismatchError.
+        answers the first task again; with others it raises IdempotencyMismatchError. A service
+        that is being drained raises ServiceDrainingError, and nothing is stored.
         """
         check_name(service, "service")
         check_name(user_id, "user_id")
@@ -138,11 +157,12 @@ class ManagedTasks:
         return None if reply == b"DELETED" else _status(reply)
 
     async def accept(self, task_id: str) -> Waiting | TaskStatus:
-        """Take charge of a waiting task: the epoch to queue; or the state of one that is past that.
+        """Take charge of a waiting task, which waits for a slot from now on: its next epoch; or the
+        state of one that is past that.
 
         Raises InvalidRequestError for an unmanaged record.
         """
-        status, epoch = await self._store.mutate("accept", task_id, _FIRST_CHECK_MS)
+        status, epoch = await self._store.mutate("accept", task_id)
         found = _status(status)
         waits = found in {TaskStatus.PENDING, TaskStatus.DISPATCHING}
         return Waiting(task_id, epoch + 1) if waits else found
@@ -156,9 +176,14 @@ class ManagedTasks:
         lease_seconds: float = 60.0,
         max_attempts: int | None = None,
         description: str | None = None,
+        admitted: bool = False,
         log_entry: str | None = None,
     ) -> Attempt | None:
-        """Start attempt `epoch` if it is the next and the task waits; None drops the call."""
+        """Start attempt `epoch` if it is the next and the task waits; None drops the call.
+
+        `admitted` starts it only if the admission has let it through, as workers must: a call may
+        be left over from before a pause.
+        """
         lines = _lines(log_entry)
         flat = await self._store.mutate(
             "begin",
@@ -166,6 +191,7 @@ class ManagedTasks:
             epoch,
             worker,
             int(lease_seconds * 1000),
+            "1" if admitted else "",
             len(lines),
             *lines,
             *present(
@@ -185,12 +211,19 @@ class ManagedTasks:
         lease_seconds: float = 60.0,
         progress: JsonObject | None = None,
         advanced: bool = False,
+        checkpoint: Checkpoint | None = None,
     ) -> TaskStatus:
-        """Keep the lease, and note the progress; `advanced` says that work was done since the last
-        call, which clears the count of deaths. CANCEL_REQUESTED asks the attempt to stop."""
-        encoded = "" if progress is None else encode_object(progress, "progress")
+        """Keep the lease, and note the progress and the checkpoint; `advanced` says that work was
+        done since the last call, which clears the count of deaths, as a checkpoint does.
+        CANCEL_REQUESTED asks the attempt to stop."""
         return await self._attempt_write(
-            "heartbeat", task_id, epoch, int(lease_seconds * 1000), encoded, "1" if advanced else ""
+            "heartbeat",
+            task_id,
+            epoch,
+            int(lease_seconds * 1000),
+            "" if progress is None else encode_object(progress, "progress"),
+            "1" if advanced else "",
+            "" if checkpoint is None else _encode_checkpoint(checkpoint),
         )
 
     async def append_logs(
@@ -216,7 +249,7 @@ class ManagedTasks:
             epoch=epoch,
         )
 
-    async def finish(
+    async def finish(  # noqa: PLR0913 - one argument a field
         self,
         task_id: str,
         epoch: int,
@@ -227,6 +260,7 @@ class ManagedTasks:
         error: str | None = None,
         launcher_output: str | None = None,
         progress: JsonObject | None = None,
+        failing: Failing | None = None,
     ) -> TaskStatus:
         """End the task from its attempt; repeating the same end changes nothing."""
         if not status.is_terminal:
@@ -245,6 +279,7 @@ class ManagedTasks:
             launcher_output or "",
             len(lines),
             *lines,
+            *_note(failing),
             *present(fields),
             requested=status,
             epoch=epoch,
@@ -259,16 +294,23 @@ class ManagedTasks:
         delay_seconds: float = 0.0,
         error: str | None = None,
         log_entry: str | None = None,
+        failing: Failing | None = None,
     ) -> TaskStatus:
         """Give the task back after a failed attempt, which counts: PENDING, or CANCELLED if that
         was asked for. The next attempt is `epoch + 1`."""
-        return await self._give_back("retry", task_id, epoch, delay_seconds, log_entry, error)
+        rest = [*_note(failing), *present(["error", error or ""])]
+        return await self._give_back("retry", task_id, epoch, delay_seconds, log_entry, rest)
 
     async def release(
-        self, task_id: str, epoch: int, *, log_entry: str | None = None
+        self,
+        task_id: str,
+        epoch: int,
+        *,
+        log_entry: str | None = None,
+        failing: Failing | None = None,
     ) -> TaskStatus:
         """Give the task back unfinished, uncounted, as a draining worker does."""
-        return await self._give_back("release", task_id, epoch, 0.0, log_entry, None)
+        return await self._give_back("release", task_id, epoch, 0.0, log_entry, _note(failing))
 
     async def rescue(
         self,
@@ -298,8 +340,8 @@ class ManagedTasks:
         ]
 
     async def unqueued(self, limit: int = 500) -> list[Waiting]:
-        """Accepted tasks that wait, and whose queue entry it is time to look for: soon after they
-        began to wait, then each half minute."""
+        """Admitted tasks that have not begun, and whose queue entry it is time to look for: soon
+        after they were admitted, then each half minute."""
         reply = await self._store.write("unqueued", "", limit, _NEXT_CHECK_MS)
         return [Waiting(task_id.decode(), epoch + 1) for task_id, epoch in reply]
 
@@ -320,13 +362,12 @@ class ManagedTasks:
         epoch: int,
         delay_seconds: float,
         log_entry: str | None,
-        error: str | None,
+        rest: Sequence[str],
     ) -> TaskStatus:
         lines = _lines(log_entry)
-        fields = present(["error", error or ""])
-        wait_ms = int(delay_seconds * 1000) + _FIRST_CHECK_MS
+        wait_ms = int(delay_seconds * 1000)
         return await self._attempt_write(
-            "give_back", task_id, epoch, mode, wait_ms, len(lines), *lines, *fields
+            "give_back", task_id, epoch, mode, wait_ms, len(lines), *lines, *rest
         )
 
     async def _attempt_write(
@@ -337,6 +378,26 @@ class ManagedTasks:
 
 def _lines(log_entry: str | None) -> list[str]:
     return [] if log_entry is None else [format_log_entry(log_entry)]
+
+
+def _note(failing: Failing | None) -> list[str]:
+    if failing is None:
+        return []
+    reason = failing.reason.encode("utf-8", "backslashreplace").decode()
+    if len(reason) > _REASON_CHARACTERS:
+        reason = reason[: _REASON_CHARACTERS - 1] + "…"
+    return ["note", failing.outcome, reason]
+
+
+def _encode_checkpoint(checkpoint: Checkpoint) -> str:
+    text = encode_json(checkpoint.value, "checkpoint")
+    size = len(text.encode())
+    if size > MAX_CHECKPOINT_BYTES:
+        raise InvalidRequestError(
+            f"the checkpoint is {size} bytes of JSON, more than {MAX_CHECKPOINT_BYTES}: save where "
+            "the work stands, and put what is large in a file"
+        )
+    return text
 
 
 def _status(value: bytes) -> TaskStatus:

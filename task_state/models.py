@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
@@ -69,12 +69,38 @@ class TaskResult(BaseModel):
     error: str | None = None
 
 
+AttemptOutcome = Literal["failed", "timeout", "cancelled", "released", "lost"]
+"""How an attempt can end that does not succeed; a newer version may know more."""
+
+
+class AttemptNote(BaseModel):
+    """How an attempt ended that did not succeed.
+
+    `attempt` is the number it had among those that count; an attempt that was "released" (its
+    worker left) or "lost" (its worker died) does not count, so the next one has the same number.
+    `reason` has at most 500 characters, with secrets masked.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    epoch: int
+    attempt: int
+    worker: str | None = None
+    ended_at: datetime
+    outcome: str
+    reason: str
+
+
 class TaskRecord(BaseModel):
     """One request to run a service, and all that is known of it.
 
     `logs` holds at most the last 200 lines of a loaded record, `logs_total` counts them all. Times
     are aware, in the configured zone. `managed` marks tasks that DMS dispatches; any other record
     belongs to the program that saved it, and DMS never runs, rescues or leases it.
+
+    `history` has a note of each attempt that did not succeed, oldest first: the first one and the
+    latest 49. `checkpoint` is what the handler saved for its next attempt, until the task ends.
+    Attempts alone write these two: `save()` leaves them as they are.
     """
 
     # Checked when assigned too: one record that cannot be read back would spoil whole listings.
@@ -96,6 +122,8 @@ class TaskRecord(BaseModel):
     max_attempts: int = 3
     epoch: int = 0
     progress: JsonObject | None = None
+    checkpoint: Any = None
+    history: list[AttemptNote] = Field(default_factory=list[AttemptNote])
     description: str | None = None
     retry_of: str | None = None
     schedule_id: str | None = None

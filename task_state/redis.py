@@ -11,11 +11,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from task_state._store import Store
+from task_state.admission import Admission
+from task_state.audit import Audit
 from task_state.changes import Changes
 from task_state.errors import ConfigurationError
 from task_state.managed import ManagedTasks
 from task_state.outbox import Outbox
 from task_state.repository import RedisTaskRepository
+from task_state.retention import Retention
+from task_state.server_facts import StoreServer
 
 NINETY_DAYS = 7_776_000
 CENTURY = 3_155_760_000
@@ -80,9 +84,26 @@ class RedisRepositoryProvider:
         """The life of managed tasks, on the same connections."""
         return ManagedTasks(await self._open())
 
+    async def get_admission(self) -> Admission:
+        """Who gets the next slot, and which services are paused, on the same connections."""
+        return Admission(await self._open())
+
     async def get_outbox(self) -> Outbox:
         """The outbox, on the same connections."""
         return Outbox(await self._open())
+
+    async def get_retention(self) -> Retention:
+        """The removal and export of finished tasks, on the same connections."""
+        return Retention(await self._open())
+
+    async def get_audit(self, group: str, *, mend: bool = False) -> Audit:
+        """A walk over the store that compares, and with `mend` repairs; `group` is the one that
+        dispatches tasks."""
+        return Audit(await self._open(), group=group, mend=mend)
+
+    async def get_server(self) -> StoreServer:
+        """What the servers say of themselves, on the same connections."""
+        return StoreServer(await self._open())
 
     async def get_changes(self) -> Changes:
         """The stream of changes, on the same connections."""

@@ -33,10 +33,10 @@ def now() -> datetime:
     return datetime.now(get_timezone())
 
 
-def from_microseconds(value: int | bytes) -> datetime:
-    """An instant given in microseconds since 1970 UTC, in the configured zone: exact until 2242,
-    as long as a float holds a number of seconds closer than half a microsecond."""
-    return datetime.fromtimestamp(int(value) / 1_000_000, get_timezone())
+def from_microseconds(value: int | bytes, zone: tzinfo | None = None) -> datetime:
+    """An instant given in microseconds since 1970 UTC, in the zone (the configured one): exact
+    until 2242, as long as a float holds a number of seconds closer than half a microsecond."""
+    return datetime.fromtimestamp(int(value) / 1_000_000, zone or get_timezone())
 
 
 def to_microseconds(value: datetime) -> int:

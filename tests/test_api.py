@@ -190,6 +190,12 @@ async def test_another_programs_task_is_not_retried(
 ADMIN_ROUTES = [
     ("GET", "/admin/tasks"),
     ("GET", "/admin/services/sync/tasks"),
+    ("GET", "/admin/counts"),
+    ("GET", "/admin/services"),
+    ("GET", "/admin/services/sync"),
+    ("POST", "/admin/services/sync/pause"),
+    ("POST", "/admin/services/sync/drain"),
+    ("POST", "/admin/services/sync/resume"),
     ("POST", "/admin/tasks/1/cancel"),
     ("DELETE", "/admin/tasks/1"),
 ]

@@ -44,6 +44,7 @@ async def test_a_strange_host_is_refused_with_the_remedy(quiet: Frontend) -> Non
         ("POST", f"{API}/services/sync/tasks/1/retry?user_id=alice"),
         ("DELETE", f"{API}/services/sync/tasks/1?user_id=alice"),
         ("POST", f"{API}/admin/tasks/1/cancel"),
+        ("POST", f"{API}/admin/services/sync/pause"),
         ("DELETE", f"{API}/admin/tasks/1"),
     ],
 )
@@ -108,6 +109,13 @@ async def test_every_store_route_is_503_without_a_store() -> None:
             ("GET", f"{API}/events?service=sync&user_id=alice"),
             ("GET", f"{API}/admin/tasks"),
             ("GET", f"{API}/admin/services/sync/tasks"),
+            ("GET", f"{API}/services/sync/users/alice/counts"),
+            ("GET", f"{API}/admin/counts"),
+            ("GET", f"{API}/admin/services"),
+            ("GET", f"{API}/admin/services/sync"),
+            ("POST", f"{API}/admin/services/sync/pause"),
+            ("POST", f"{API}/admin/services/sync/drain"),
+            ("POST", f"{API}/admin/services/sync/resume"),
             ("POST", f"{API}/admin/tasks/1/cancel"),
             ("DELETE", f"{API}/admin/tasks/1"),
         ):

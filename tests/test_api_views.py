@@ -146,6 +146,13 @@ async def test_help_lists_the_documents_routes(quiet: Frontend) -> None:
         ("GET", "/admin/services/{service}/tasks"): operator,
         ("POST", "/admin/tasks/{task_id}/cancel"): operator,
         ("DELETE", "/admin/tasks/{task_id}"): operator,
+        ("GET", "/services/{service}/users/{user_id}/counts"): None,
+        ("GET", "/admin/counts"): operator,
+        ("GET", "/admin/services"): operator,
+        ("GET", "/admin/services/{service}"): operator,
+        ("POST", "/admin/services/{service}/pause"): operator,
+        ("POST", "/admin/services/{service}/drain"): operator,
+        ("POST", "/admin/services/{service}/resume"): operator,
     }
     for (method, path), auth in documented.items():
         assert listed[method, API + path] == auth
@@ -166,9 +173,17 @@ async def test_health_and_metrics(quiet: Frontend) -> None:
 
 async def test_unknown_routes_and_methods_are_problems(quiet: Frontend) -> None:
     is_problem(await quiet.client.get("/nope"), 404, "not-found")
-    response = await quiet.client.put(ALICE)
-    is_problem(response, 405, "method-not-allowed")
-    assert response.headers["allow"]
+    for method, path, allowed in (
+        ("PUT", ALICE, "GET, HEAD, POST"),
+        ("POST", f"{API}/admin/tasks", "GET, HEAD"),
+        ("PATCH", f"{API}/services/sync/tasks/1", "DELETE, GET, HEAD"),
+        ("GET", f"{API}/admin/tasks/1/cancel", "POST"),
+        ("POST", "/docs", "GET"),
+    ):
+        response = await quiet.client.request(method, path)
+        told = response.headers["allow"]
+        assert sorted(told.split(", ")) == allowed.split(", ")
+        assert told in is_problem(response, 405, "method-not-allowed")["detail"]
 
 
 async def test_the_documentation_page_and_schema(quiet: Frontend) -> None:

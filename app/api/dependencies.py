@@ -12,6 +12,8 @@ from app.core.metrics import Metrics
 from app.services.definitions import Definitions
 from app.services.health import Health
 from app.services.live import LiveHub
+from app.services.retention import RetentionService
+from app.services.service_modes import ServiceModes
 from app.services.tasks import Scope, TaskService
 from task_state import TaskNotFoundError
 
@@ -23,6 +25,8 @@ class Api:
     settings: Settings
     tasks: TaskService
     definitions: Definitions
+    services: ServiceModes
+    retention: RetentionService
     live: LiveHub
     health: Health
     metrics: Metrics

@@ -9,6 +9,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ExceptionHandler
 
 from app.core import errors as dms
@@ -35,6 +36,7 @@ _KINDS: Final[Mapping[type[Exception], _Kind]] = {
     state.ConflictError: _Kind(409, "conflict", "Somebody else changed it"),
     state.LeaseHeldError: _Kind(409, "lease-held", "A worker holds the task"),
     state.FencedError: _Kind(409, "fenced", "The attempt is over"),
+    state.ServiceDrainingError: _Kind(409, "service-draining", "The service takes no new tasks"),
     state.IdempotencyMismatchError: _Kind(422, "idempotency-mismatch", "Idempotency key reused"),
     state.InvalidRequestError: _Kind(422, "invalid-request", "The request means nothing"),
     state.StoreUnavailableError: _Kind(503, "store-unavailable", "The task store is away"),
@@ -126,9 +128,10 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 
 async def _handle_validation(request: Request, error: RequestValidationError) -> Response:
-    """FastAPI's findings, without the values that were sent: they may be secret, or not JSON."""
+    """FastAPI's findings, with the values of the query and the path alone, which the client's own
+    error shows anyway: those of headers and bodies may be secret."""
     found = [
-        {"where": ".".join(str(part) for part in item["loc"]), "what": str(item["msg"])}
+        {"where": ".".join(str(part) for part in item["loc"]), "what": _finding(item)}
         for item in error.errors()[:_MAX_DETAILS]
     ]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in found)
@@ -136,14 +139,38 @@ async def _handle_validation(request: Request, error: RequestValidationError) ->
     return problem(kind, detail, request.url.path, errors=found)
 
 
+def _finding(item: Mapping[str, Any]) -> str:
+    kind, what = item["type"], str(item["msg"])
+    if kind == "value_error":  # a message of ours, which has the value
+        return what.removeprefix("Value error, ")
+    if kind == "missing" or item["loc"][0] not in {"query", "path"}:
+        return what
+    return f"{what}, not {item['input']!r:.80}"
+
+
 async def _handle_http(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     slug = status.phrase.lower().replace(" ", "-")
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if status == HTTPStatus.NOT_FOUND:
         detail = "no such route: the help route and /docs list what there is"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(_methods(request)) or (error.headers or {}).get("Allow", "")
+        detail, headers = f"this path takes {allowed} alone", {"Allow": allowed}
     kind = _Kind(status.value, slug, status.phrase)
-    return problem(kind, detail, request.url.path, headers=error.headers)
+    return problem(kind, detail, request.url.path, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods of a path: the framework names those of one of its routes."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    found = {
+        method.upper()
+        for path, operations in paths.items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:

@@ -99,7 +99,9 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._max_body)
+        exchange = (_HeadExchange if scope["method"] == "HEAD" else _Exchange)(
+            scope, receive, send, self._max_body
+        )
         token = request_id_var.set(exchange.request_id)
         try:
             await self._serve(exchange)
@@ -137,7 +139,7 @@ class EdgeMiddleware:
 
     def _record(self, exchange: "_Exchange") -> None:
         scope = exchange.scope
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = exchange.method if exchange.method in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
         self._metrics.count_request(method, route, exchange.status, exchange.seconds)
         # Writes are told at INFO, but not a submission: its task is the record of it, and a line
@@ -163,12 +165,13 @@ class _Exchange:
     """One request and its response, as the edge sees them."""
 
     __slots__ = (
-        "_max_body", "_receive", "_received", "_send", "_started", "headers", "request_id", "scope",
-        "seconds", "status",
+        "_max_body", "_receive", "_received", "_send", "_started", "headers", "method",
+        "request_id", "scope", "seconds", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
         self.scope = scope
+        self.method: str = scope["method"]
         self._max_body = max_body
         self.headers: Headers = dict(scope["headers"])
         self.request_id = _request_id(self.headers)
@@ -217,6 +220,24 @@ class _Exchange:
                     if not message.get("more_body", False):
                         return
                     left -= len(message["body"])
+
+
+class _HeadExchange(_Exchange):
+    """A HEAD request: served as the GET that it asks about, of which it gets the head alone."""
+
+    __slots__ = ()
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body: int) -> None:
+        super().__init__(scope, receive, send, max_body)
+        self.scope = {**scope, "method": "GET"}
+
+    async def send(self, message: Message) -> None:
+        """Pass the head on, and end the answer with it, be it an endless stream."""
+        if message["type"] == "http.response.start":
+            await super().send(message)
+            await super().send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif message.get("more_body", False):
+            raise ClientDisconnect
 
 
 def check_head(

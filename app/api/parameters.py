@@ -1,4 +1,4 @@
-"""A task's parameters out of a request: from its query, from its JSON body, or from both."""
+"""What a request says in its query and in its JSON body: mostly a task's parameters."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ from app.core.errors import BadInputError, MalformedRequestError, UnsupportedBod
 MAX_PARAMETERS: Final = 100
 MAX_DEPTH: Final = 32
 MAX_KEY_CHARACTERS: Final = 255
+MAX_REASON_CHARACTERS: Final = 500
 _BODY_SECONDS: Final = 10.0
 
 
 async def read_parameters(request: Request) -> dict[str, Any]:
     """The parameters; raises a DmsError that says what is wrong with them."""
     parameters = parse_query(request.scope["query_string"])
-    body = await _read_body(request)
+    body = await _read_json(request)
     if body:
-        _check_type(request.headers.get("content-type", ""))
         named = parse_body(body)
         twice = sorted(parameters.keys() & named.keys())
         if twice:
@@ -63,19 +63,46 @@ def parse_query(query: bytes) -> dict[str, Any]:
 
 def parse_body(body: bytes) -> dict[str, Any]:
     """The parameters of `{"parameters": {...}}`, and nothing else may stand there."""
-    value = _load(body)
-    if not isinstance(value, dict):
-        raise BadInputError('the body is not an object: send {"parameters": {...}}')
-    named = cast("dict[str, Any]", value)
-    unknown = sorted(named.keys() - {"parameters"})
-    if unknown:
-        raise BadInputError(
-            f'the body has {", ".join(map(repr, unknown))}: only "parameters" may stand there'
-        )
-    parameters: object = named.get("parameters", {})
+    parameters = _only(body, "parameters", "{...}", {})
     if not isinstance(parameters, dict):
         raise BadInputError('"parameters" is not an object: send {"parameters": {"name": value}}')
     return cast("dict[str, Any]", parameters)
+
+
+async def read_reason(request: Request) -> str | None:
+    """Why a service is paused: the text of `{"reason": "..."}`; None without one."""
+    body = await _read_json(request)
+    reason = _only(body, "reason", '"..."', None) if body else None
+    if not isinstance(reason, str | None):
+        raise BadInputError('"reason" is not a text: send {"reason": "..."}')
+    if reason is not None and len(reason) > MAX_REASON_CHARACTERS:
+        raise BadInputError(
+            f"the reason has {len(reason)} characters, {MAX_REASON_CHARACTERS} are allowed: "
+            "shorten it"
+        )
+    return reason
+
+
+async def read_object(request: Request, form: str) -> dict[str, object]:
+    """The object that a request's body is; `form` tells whoever sent another one what to send."""
+    value = _load(await _read_json(request) or b"null")
+    if not isinstance(value, dict):
+        raise BadInputError(f"the body is not an object: send {form}")
+    return cast("dict[str, object]", value)
+
+
+def _only(body: bytes, name: str, form: str, default: object) -> object:
+    """The value of the one name that an object in a body may have."""
+    value = _load(body)
+    if not isinstance(value, dict):
+        raise BadInputError(f'the body is not an object: send {{"{name}": {form}}}')
+    named = cast("dict[str, object]", value)
+    unknown = sorted(named.keys() - {name})
+    if unknown:
+        raise BadInputError(
+            f'the body has {", ".join(map(repr, unknown))}: only "{name}" may stand there'
+        )
+    return named.get(name, default)
 
 
 def wants_strict(prefer: Iterable[str]) -> bool:
@@ -96,6 +123,14 @@ def read_idempotency_key(keys: list[str]) -> str | None:
             "random UUID"
         )
     return key
+
+
+async def _read_json(request: Request) -> bytes:
+    """The body, which is JSON by its own word; empty where there is none."""
+    body = await _read_body(request)
+    if body:
+        _check_type(request.headers.get("content-type", ""))
+    return body
 
 
 async def _read_body(request: Request) -> bytes:
@@ -122,8 +157,8 @@ def _check_type(content_type: str) -> None:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedBodyError(
-            f"a body of type {kind or '(none)'} is not read: put parameters into the query, or "
-            'send {"parameters": {...}} as application/json'
+            f"a body of type {kind or '(none)'} is not read: send JSON as application/json "
+            '(a task: {"parameters": {...}}, or put the parameters into the query)'
         )
 
 

@@ -1,17 +1,22 @@
 """Answers as bytes, written without a second validation of what was validated already."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
-from fastapi import Response
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import TypeAdapter
 from starlette.types import Receive, Scope, Send
 
-from task_state import TaskPage, TaskRecord
+from task_state import StoreUnavailableError, TaskCounts, TaskPage, TaskRecord, TaskStatus
+
+log = logging.getLogger(__name__)
 
 JSON_MEDIA_TYPE: Final = "application/json"
 _RECORDS: Final = TypeAdapter(list[TaskRecord])
@@ -33,11 +38,34 @@ def task_response(task: TaskRecord, queue_position: int | None) -> Response:
     return Response(b'{"task":' + record[:-1] + place + b"}}", media_type=JSON_MEDIA_TYPE)
 
 
-def page_response(page: TaskPage) -> Response:
-    """A page of tasks."""
+def page_response(request: Request, page: TaskPage) -> Response:
+    """A page of tasks; the header `Link` names the next one, with the same options."""
     rest = orjson.dumps({"next_cursor": page.next_cursor, "total": page.total})
     tasks = _RECORDS.dump_json(list(page.tasks))
-    return Response(b'{"tasks":' + tasks + b"," + rest[1:], media_type=JSON_MEDIA_TYPE)
+    headers = {"Link": _next_page(request, page.next_cursor)} if page.next_cursor else None
+    body = b'{"tasks":' + tasks + b"," + rest[1:]
+    return Response(body, headers=headers, media_type=JSON_MEDIA_TYPE)
+
+
+def counts_response(counts: TaskCounts) -> Response:
+    """How many tasks there are; a status that no task has is a zero."""
+    by_user = None if counts.by_user is None else dict(counts.by_user)
+    return json_response(
+        {
+            "total": counts.total,
+            "by_status": {status.value: counts.by_status.get(status, 0) for status in TaskStatus},
+            "by_service": dict(counts.by_service),
+            "by_user": by_user,
+        }
+    )
+
+
+def _next_page(request: Request, cursor: str) -> str:
+    """RFC 8288, relative to this request's place: a proxy may know that by another name."""
+    options = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
+    kept = [(name, value) for name, value in options if name not in {"cursor", "offset"}]
+    query = urlencode([*kept, ("cursor", cursor)])
+    return f'<{quote(request.url.path)}?{query}>; rel="next"'
 
 
 class LiveResponse(EventSourceResponse):
@@ -58,18 +86,42 @@ class LiveResponse(EventSourceResponse):
 
     async def stream_response(self, send: Send) -> None:
         """Send the head, then event by event, then the end."""
-        async with aclosing(self._events):
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
+        await _stream(self, self._events, send)
+
+
+class LinesResponse(StreamingResponse):
+    """Lines of JSON (application/x-ndjson) as they are made. Whoever gets the end of the answer has
+    got all of it: a fault on the way breaks the connection."""
+
+    def __init__(self, lines: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+        kept = {"Cache-Control": "no-store", **headers}
+        super().__init__(lines, headers=kept, media_type="application/x-ndjson")
+        self._lines = lines
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the head, then piece by piece, then the end."""
+        try:
+            await _stream(self, self._lines, send)
+        except StoreUnavailableError as error:
+            # The server closes a connection whose answer is not whole.
+            log.warning(
+                "An answer was broken off", extra={"action": "http.lines", "reason": str(error)}
             )
-            async for event in self._events:
-                try:
-                    async with asyncio.timeout(_SEND_SECONDS):
-                        await send({"type": "http.response.body", "body": event, "more_body": True})
-                except TimeoutError:
-                    return  # the server closes a connection whose answer is not whole
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _stream(response: Response, pieces: AsyncGenerator[bytes], send: Send) -> None:
+    async with aclosing(pieces):
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": response.raw_headers,
+            }
+        )
+        async for piece in pieces:
+            try:
+                async with asyncio.timeout(_SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError:
+                return  # the server closes a connection whose answer is not whole
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

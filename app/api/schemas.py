@@ -1,49 +1,32 @@
-"""What requests may ask for and what answers look like; the answers serve the documentation."""
+"""The names in paths, and what answers look like; the answers serve the documentation."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from task_state import Paging, TaskRecord, TaskStatus
+from task_state import TaskRecord, TaskStatus
 
 NAME_PATTERN = r"^[A-Za-z0-9._@-]{1,64}$"
 TASK_ID_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
+ALL_SERVICES: Final = "*"
 
 ServiceName = Annotated[
     str, Path(pattern=NAME_PATTERN, description="The task definition's id, such as `sync`")
+]
+ServiceOrAll = Annotated[
+    str,
+    Path(
+        pattern=rf"{NAME_PATTERN}|^\*$",
+        description="The task definition's id, or `*` for all services",
+    ),
 ]
 UserName = Annotated[str, Path(pattern=NAME_PATTERN, description="Whose task it is")]
 TaskIdPath = Annotated[str, Path(pattern=TASK_ID_PATTERN, description="The task's id")]
 UserQuery = Annotated[
     str, Query(alias="user_id", pattern=NAME_PATTERN, description="Whose task it is")
 ]
-
-
-class TaskQuery(BaseModel):
-    """Which tasks of a listing are wanted. Times are ISO 8601; without an offset they are in the
-    configured zone. `after` includes its instant, `before` does not."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(50, ge=1, le=200)
-    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before")
-    status: list[TaskStatus] = Field([], max_length=20)
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    updated_after: datetime | None = None
-    updated_before: datetime | None = None
-    q: str | None = Field(None, min_length=1, max_length=256, description="Text to find")
-    sort: Literal["created_at", "updated_at"] = "created_at"
-    order: Literal["asc", "desc"] = "desc"
-
-    def paging(self) -> Paging:
-        """The same, as the repository takes it."""
-        return Paging(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-TaskQueryParams = Annotated[TaskQuery, Query()]
 
 
 class TaskAccepted(BaseModel):
@@ -77,6 +60,37 @@ class TaskList(BaseModel):
     tasks: list[TaskRecord]
     next_cursor: str | None
     total: int | None
+
+
+class Counts(BaseModel):
+    """How many tasks there are. `by_status` names every status, `by_service` and `by_user` those
+    that have tasks; `by_user` is null unless one service is meant, or where it has too many."""
+
+    total: int
+    by_status: dict[TaskStatus, int]
+    by_service: dict[str, int]
+    by_user: dict[str, int] | None
+
+
+class ServiceAnswer(BaseModel):
+    """A service: ACTIVE, PAUSED (nothing new starts) or DRAINING (nothing new is accepted), `since`
+    when and why; tasks that wait, wait for a later time, and run. `defined` says whether the
+    scheduler has a definition of that name, and is null while it is not known."""
+
+    service: str
+    mode: str
+    since: datetime | None
+    reason: str | None
+    waiting: int
+    delayed: int
+    running: int
+    defined: bool | None
+
+
+class ServiceList(BaseModel):
+    """Every service that has a definition, tasks, or a mode other than ACTIVE."""
+
+    services: list[ServiceAnswer]
 
 
 class UserList(BaseModel):

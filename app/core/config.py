@@ -19,6 +19,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.errors import ConfigurationError
+from task_state.errors import ConfigurationError as StateConfigurationError
+from task_state.retention_policy import RetentionPolicy
 from task_state.timezone import DEFAULT_TIMEZONE
 
 DEFAULT_OPERATOR_TOKEN = "changeme"  # noqa: S105  (the documented default; works from loopback only)
@@ -31,11 +33,24 @@ _QUERY_PASSWORD = re.compile(r"(?i)([?&][^=&#]*password[^=&#]*)=[^&#]*")
 
 def _split(separator: str) -> BeforeValidator:
     def split(value: object) -> object:
-        if isinstance(value, str):
-            return [part for piece in value.split(separator) if (part := piece.strip())]
-        return value
+        return _pieces(value, separator) if isinstance(value, str) else value
 
     return BeforeValidator(split)
+
+
+def _pieces(value: str, separator: str) -> list[str]:
+    return [part for piece in value.split(separator) if (part := piece.strip())]
+
+
+def _entry_points(value: object) -> object:
+    """A yes or no, or a list of names, which are never those words."""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in {"true", "1", "yes", "on"}:
+        return True
+    if value.strip().lower() in {"false", "0", "no", "off"}:
+        return False
+    return _pieces(value, ",")
 
 
 def _redis_url(value: str) -> str:
@@ -74,6 +89,20 @@ def _absolute(value: list[Path]) -> list[Path]:
     return value
 
 
+def _absolute_folder(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("it is relative: name the folder by its absolute path")
+    return value
+
+
+def _retention_rules(value: list[str]) -> list[str]:
+    try:
+        RetentionPolicy.parse(value)
+    except StateConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _header_value(value: SecretStr) -> SecretStr:
     token = value.get_secret_value()
     if not token.isprintable() or token != token.strip():
@@ -85,7 +114,10 @@ def _header_value(value: SecretStr) -> SecretStr:
 
 
 CommaList = Annotated[list[str], NoDecode, _split(",")]
+EntryPoints = Annotated[bool | list[str], NoDecode, BeforeValidator(_entry_points)]
 RootList = Annotated[list[Path], NoDecode, _split(os.pathsep), AfterValidator(_absolute)]
+Folder = Annotated[Path, AfterValidator(_absolute_folder)]
+RuleList = Annotated[list[str], NoDecode, _split(","), AfterValidator(_retention_rules)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -123,6 +155,10 @@ class Settings(BaseSettings):
     redis_wait_replicas: Annotated[int, Field(ge=0, le=16)] = 0
     redis_timeout_seconds: Seconds = 2.0
 
+    # How long finished tasks stay; the time to live above bounds it.
+    retention: RuleList = []
+    archive_dir: Folder | None = None
+
     # The frontend's way to the scheduler.
     scheduler_base_url: Annotated[str, AfterValidator(_http_url)] = Field(
         default="http://dms-scheduler", repr=False
@@ -135,6 +171,7 @@ class Settings(BaseSettings):
     scheduler_host: str = "0.0.0.0"  # noqa: S104  (a container's address; `up` uses loopback)
     scheduler_port: Port = 8001
     task_modules: CommaList = []
+    task_entry_points: EntryPoints = True
     data_roots: RootList = []
     worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     worker_name: str | None = None
@@ -181,6 +218,8 @@ class Settings(BaseSettings):
                 value = _masked_token(value)
             elif field.endswith("_url"):
                 value = mask_url(value)
+            elif isinstance(value, Path):
+                value = str(value)
             elif field == "data_roots":
                 value = [str(root) for root in self.data_roots]
             values[variable(field)] = value

@@ -7,7 +7,12 @@ from typing import Any, Final, cast
 
 import jsonschema_rs
 
-from app.core.errors import BadInputError, SchedulerUnavailableError, UnknownDefinitionError
+from app.core.errors import (
+    BadInputError,
+    SchedulerError,
+    SchedulerUnavailableError,
+    UnknownDefinitionError,
+)
 from app.services.scheduler import SchedulerClient
 
 FRESH_SECONDS: Final = 10.0
@@ -28,6 +33,15 @@ class Definitions:
     async def all(self) -> list[dict[str, Any]]:
         """All definitions; SchedulerUnavailableError when none were ever read."""
         return list((await self._load()).values())
+
+    async def ids(self, within_seconds: float) -> set[str] | None:
+        """The definitions' ids as far as they can be told in that time: those of the last list if
+        the scheduler does not answer, None when there never was one."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                return set(await self._load())
+        except (SchedulerError, TimeoutError):
+            return None if self._known is None else set(self._known)
 
     async def validate(self, service: str, parameters: Mapping[str, Any]) -> None:
         """Raise UnknownDefinitionError or BadInputError where the worker would end the task FAILED.

@@ -1,13 +1,20 @@
 """What may be done with tasks, and by whom: not task definitions, which are `app.tasks`."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from app.core.errors import NotRetryableError
-from task_state import LogPage, Paging, StoreUnavailableError, TaskNotFoundError, TaskPage
+from app.services.deadline import store_deadline
+from task_state import (
+    LogPage,
+    StoreUnavailableError,
+    TaskCounts,
+    TaskNotFoundError,
+    TaskPage,
+    TaskSearch,
+)
 from task_state.managed import Submission
 from task_state.models import TaskRecord, TaskStatus
 from task_state.redis import RedisRepositoryProvider
@@ -16,7 +23,6 @@ DELETE_WAIT_SECONDS: Final = 3.0
 """How long a delete waits for a running task to end before it answers "later"."""
 
 _DELETE_POLL_SECONDS: Final = 0.1
-_WAITING: Final = (TaskStatus.PENDING, TaskStatus.DISPATCHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +86,20 @@ class TaskService:
         """The task with its last log lines."""
         async with self._deadline():
             task = await self._load(task_id, scope)
-            waiting = task.managed and task.status in _WAITING
-            return TaskView(task, await self._queue_position(task) if waiting else None)
+            admission = await self._provider.get_admission()
+            return TaskView(task, await admission.position(task))
 
-    async def page(self, paging: Paging, service: str | None, user_id: str | None) -> TaskPage:
-        """A page of everything, of a service, or of a user of a service."""
+    async def search(self, search: TaskSearch) -> TaskPage:
+        """A page of the tasks that fit; InvalidRequestError for options that make no sense."""
         async with self._deadline():
             repository = await self._provider.get_repository()
-            if service is None:
-                return await repository.list_all(paging)
-            if user_id is None:
-                return await repository.list_by_service(service, paging)
-            return await repository.list_by_service_and_user(service, user_id, paging)
+            return await repository.search(search)
+
+    async def counts(self, service: str | None, user_id: str | None) -> TaskCounts:
+        """How many tasks there are of all, of a service, of a user, or of a user in a service."""
+        async with self._deadline():
+            repository = await self._provider.get_repository()
+            return await repository.counts(service, user_id)
 
     async def users(self, service: str) -> list[str]:
         """Who has tasks in a service."""
@@ -184,13 +192,6 @@ class TaskService:
             return task
         return await self._load(task_id, scope)
 
-    async def _queue_position(self, task: TaskRecord) -> int | None:
-        repository = await self._provider.get_repository()
-        before = await repository.list_by_service(
-            task.service, Paging(limit=1, status=_WAITING, created_before=task.created_at)
-        )
-        return None if before.total is None else before.total + 1
-
     async def _gone(self, task_id: str) -> bool:
         try:
             async with asyncio.timeout(DELETE_WAIT_SECONDS):
@@ -203,14 +204,5 @@ class TaskService:
             # The wish is stored: the terminal step honours it whoever is listening.
             return False
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self) -> AsyncGenerator[None]:
-        """Several calls to the store share the time of one, so that a request ends in time."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                yield
-        except TimeoutError as error:
-            raise StoreUnavailableError(
-                f"the task store did not answer within {self._timeout:g} s: is Redis up and "
-                "reachable?"
-            ) from error
+    def _deadline(self) -> AbstractAsyncContextManager[None]:
+        return store_deadline(self._timeout)

@@ -1,7 +1,11 @@
 """Task definitions for users' modules: define a task here, dms_scheduler's workers run it."""
 
 from app.tasks.core.context import (
+    UNSET,
     TaskControl,
+    Unset,
+    cancelled,
+    checkpoint,
     current_control,
     current_task,
     log,
@@ -9,6 +13,7 @@ from app.tasks.core.context import (
     running,
 )
 from app.tasks.core.errors import (
+    CheckpointError,
     DefinitionError,
     LeaseLost,
     PermanentFailure,
@@ -16,6 +21,15 @@ from app.tasks.core.errors import (
     TaskCancelled,
     TaskLoadError,
     TasksError,
+)
+from app.tasks.core.search import (
+    DateRange,
+    SearchOptionError,
+    TaskList,
+    TaskSearchOptions,
+    bind,
+    get_task_by_id,
+    search_tasks,
 )
 from app.tasks.core.task import (
     Task,
@@ -29,25 +43,37 @@ from app.tasks.core.task import (
 )
 
 __all__ = [
+    "UNSET",
+    "CheckpointError",
+    "DateRange",
     "DefinitionError",
     "LeaseLost",
     "PermanentFailure",
     "RetryLater",
+    "SearchOptionError",
     "Task",
     "TaskCancelled",
     "TaskControl",
     "TaskDefinition",
     "TaskHandler",
+    "TaskList",
     "TaskLoadError",
     "TaskOptions",
+    "TaskSearchOptions",
     "TaskStatus",
     "TasksError",
+    "Unset",
+    "bind",
+    "cancelled",
+    "checkpoint",
     "current_control",
     "current_task",
     "define_task",
     "definitions",
     "get_definition",
+    "get_task_by_id",
     "log",
     "progress",
     "running",
+    "search_tasks",
 ]

@@ -50,13 +50,13 @@ def scheduler(host: Host = None, port: Port = None) -> None:
     It takes tasks from the frontend and queues them for the workers.
     """
     from app.core.logging import configure_logging
-    from dms_scheduler.definitions import load_task_modules
+    from dms_scheduler.definitions import load_definitions
 
     _start_quickly()
     settings = read_settings()
     configure_logging(settings)
     with _load_errors():
-        load_task_modules(settings.task_modules)
+        load_definitions(settings.task_modules, settings.task_entry_points)
     _listen(
         "dms_scheduler.main:create_app",
         factory=True,

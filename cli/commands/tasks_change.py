@@ -1,15 +1,18 @@
 """`tasks submit`, `cancel`, `delete`, `retry`: the commands that change something."""
 
-from typing import Annotated, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.client import calls
+from app.client.types import TaskRef
 from cli import options
-from cli.client import Api, route
+from cli.api import connected, task_of
 from cli.commands.tasks_follow import wait_and_show
-from cli.errors import CliError, ExitCode
 from cli.output import Format, clean, note, show_json
+
+if TYPE_CHECKING:
+    from app.client import Client
 
 
 def register(app: typer.Typer) -> None:
@@ -43,16 +46,17 @@ def submit(
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
     """Submit a task; prints its id."""
-    body = {"parameters": options.parameters(param or [])}
-    headers = {"Prefer": "handling=strict"} if strict else {}
-    path = route("services", service, "users", user, "tasks")
-    with Api(api_base) as api:
-        answer = api.create(path, key=idempotency_key or str(uuid4()), body=body, headers=headers)
+    parameters = options.parameters(param or [])
+    with connected(api_base) as api:
+        flow = calls.submit(
+            service, user, parameters, idempotency_key=idempotency_key, strict=strict
+        )
+        answer = api.run(flow)
         _show_created(api, answer, service, user, wait=wait, timeout=timeout, output=output)
 
 
 def _show_created(
-    api: Api,
+    api: "Client",
     answer: dict[str, Any],
     service: str,
     user: str,
@@ -64,7 +68,7 @@ def _show_created(
     task_id = str(answer["task_id"])
     if wait:
         note(f"Task {task_id} accepted")
-        wait_and_show(api, service, user, task_id, timeout=timeout, output=output)
+        wait_and_show(api, TaskRef(task_id, service, user), timeout=timeout, output=output)
     elif output is Format.TABLE:
         print(clean(task_id))
         note(f"{answer['status']}; watch it: {watch_hint(service, user, task_id)}")
@@ -91,9 +95,9 @@ def retry(
 
     Prints the new task's id.
     """
-    path = route("services", service, "tasks", task_id, "retry")
-    with Api(api_base) as api:
-        answer = api.create(path, key=idempotency_key or str(uuid4()), params={"user_id": user})
+    task = TaskRef(task_id, service, user)
+    with connected(api_base) as api:
+        answer = api.run(calls.retry(task, idempotency_key=idempotency_key))
         _show_created(api, answer, service, user, wait=wait, timeout=timeout, output=output)
 
 
@@ -106,9 +110,9 @@ def cancel(
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
     """Cancel a task that waits or runs."""
-    path, query = _scoped(task_id, service, user)
-    with Api(api_base, None if user else token) as api:
-        answer = api.call("POST", path + "/cancel", params=query)
+    task = task_of(task_id, service, user)
+    with connected(api_base, token) as api:
+        answer = api.run(calls.cancel(task))
     if output is Format.TABLE:
         print(f"{clean(task_id)} {clean(answer.get('status', 'CANCEL_REQUESTED'))}")
     else:
@@ -127,9 +131,9 @@ def delete(
 
     A task that waits or runs is cancelled first.
     """
-    path, query = _scoped(task_id, service, user)
-    with Api(api_base, None if user else token) as api:
-        answer = api.call("DELETE", path, params=query)
+    task = task_of(task_id, service, user)
+    with connected(api_base, token) as api:
+        answer = api.run(calls.delete(task))
     if output is Format.TABLE:
         if answer.get("deleted"):
             print(f"{clean(task_id)} deleted")
@@ -138,16 +142,3 @@ def delete(
             note("it is deleted as soon as its worker has ended it")
     else:
         show_json(answer, output)
-
-
-def _scoped(task_id: str, service: str | None, user: str | None) -> tuple[str, dict[str, str]]:
-    """A user's own route, or the operator's when neither service nor user is named."""
-    if service and user:
-        return route("services", service, "tasks", task_id), {"user_id": user}
-    if service or user:
-        raise CliError(
-            "--service and --user belong together",
-            "name both; or neither, with --operator-token",
-            ExitCode.USAGE,
-        )
-    return route("admin", "tasks", task_id), {}

@@ -1,16 +1,20 @@
 """`tasks logs` and `tasks wait`: the commands that stay and look."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.client import calls
+from app.client.types import TaskRef
 from cli import options
-from cli.client import Api, route
-from cli.commands.tasks import read_task, show_task
-from cli.follow import follow_logs
+from cli.api import connected
+from cli.commands.tasks import show_task
 from cli.output import Format, clean, mapping, note, show_json, to_json
 from cli.progress import reporter
-from cli.waiting import exit_code, leave_on_interrupt, until_done
+from cli.waiting import exit_code, leave_on_interrupt
+
+if TYPE_CHECKING:
+    from app.client import Client
 
 
 def register(app: typer.Typer) -> None:
@@ -31,20 +35,21 @@ def wait(
 
     0 COMPLETED, 10 FAILED, 11 CANCELLED; 124 when --timeout comes first.
     """
-    with Api(api_base) as api:
-        wait_and_show(api, service, user, task_id, timeout=timeout, output=output)
+    with connected(api_base) as api:
+        wait_and_show(api, TaskRef(task_id, service, user), timeout=timeout, output=output)
 
 
-def wait_and_show(
-    api: Api, service: str, user: str, task_id: str, *, timeout: float | None, output: Format
-) -> None:
+def wait_and_show(api: "Client", task: TaskRef, *, timeout: float | None, output: Format) -> None:
     """Watch a task to its end, print it, and exit with what the end means."""
-    scope = f"--service {service} --user {user} --task-id {task_id}"
-    with leave_on_interrupt(f"Wait again: dms-frontend tasks wait {scope}"):
+    with leave_on_interrupt(f"Wait again: dms-frontend tasks wait {_scope(task)}"):
         with reporter(quiet=output is not Format.TABLE) as watch:
-            task = until_done(lambda: read_task(api, service, user, task_id), watch, timeout)
-        _show_end(task, output)
-    raise typer.Exit(exit_code(task))
+            found = api.run(calls.wait(task, timeout=timeout, seen=watch.show))
+        _show_end(found, output)
+    raise typer.Exit(exit_code(found))
+
+
+def _scope(task: TaskRef) -> str:
+    return f"--service {task.service} --user {task.user_id} --task-id {task.task_id}"
 
 
 def _show_end(task: dict[str, Any], output: Format) -> None:
@@ -72,22 +77,22 @@ def logs(
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
     """Print a task's log, from its first line on."""
-    path = route("services", service, "tasks", task_id, "logs")
-    with Api(api_base) as api:
+    task = TaskRef(task_id, service, user)
+    offset = -tail if tail else 0
+    with connected(api_base) as api:
         if not follow:
-            _show_pages(api, path, user, -tail if tail else 0, output)
+            _show_pages(api, task, offset, output)
             return
-        scope = f"--service {service} --user {user} --task-id {task_id}"
-        with leave_on_interrupt(f"Follow again: dms-frontend tasks logs -f {scope}"):
-            for line in follow_logs(api, path, user, -tail if tail else 0):
+        with leave_on_interrupt(f"Follow again: dms-frontend tasks logs -f {_scope(task)}"):
+            for line in api.stream(calls.follow(task, offset=offset)):
                 _show_line(line, output)
 
 
-def _show_pages(api: Api, path: str, user: str, offset: int, output: Format) -> None:
+def _show_pages(api: "Client", task: TaskRef, offset: int, output: Format) -> None:
     lines: list[str] = []
     first: int | None = None
     while True:
-        page = api.call("GET", path, params={"user_id": user, "offset": offset})
+        page = api.run(calls.logs(task, offset=offset))
         found: list[str] = page["lines"]
         first = page["offset"] if first is None else first
         offset = page["offset"] + len(found)

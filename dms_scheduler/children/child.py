@@ -22,9 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from app.tasks import LeaseLost, TaskCancelled, TaskLoadError, get_definition
+from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskLoadError, get_definition
+from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children import protocol
-from dms_scheduler.definitions import load_task_modules
+from dms_scheduler.definitions import load_definitions
 from dms_scheduler.handler import Outcome, TaskView, call_blocking
 
 _PR_SET_PDEATHSIG = 1
@@ -34,8 +35,9 @@ _PROGRESS_SECONDS = 0.2
 class Control:
     """One job's TaskControl, on the child's side of the channel."""
 
-    def __init__(self, link: "Link", deadline: float) -> None:
+    def __init__(self, link: "Link", deadline: float, checkpoint: Any) -> None:
         self._link = link
+        self._checkpoint = SavedCheckpoint(checkpoint)
         self._reason: str | None = None
         self._cancelled = False
         self._watchers: list[Callable[[], object]] = []
@@ -64,6 +66,13 @@ class Control:
     def log(self, message: str) -> None:
         """Send one line; waits when the worker cannot keep up, for lines are not dropped."""
         self._link.send({"kind": "log", "message": str(message)})
+
+    def checkpoint(self, value: Any = UNSET, /) -> Any:
+        """Send what is to be saved at once: the worker has it even if this process dies now."""
+        if value is not UNSET:
+            saved = self._checkpoint.save(value)
+            self._link.send({"kind": "checkpoint", "value": saved})
+        return self._checkpoint.read()
 
     def on_cancel(self, call: Callable[[], object]) -> None:
         """Call `call` when the worker asks for the end, or now."""
@@ -153,8 +162,9 @@ class Link:
     def _handle(self, message: dict[str, Any]) -> None:
         control = self.control
         if message["kind"] == "run":
-            self.control = Control(self, float(message["deadline"]))
-            self.jobs.put((TaskView.model_validate(message["task"]), self.control))
+            view = TaskView.model_validate(message["task"])
+            self.control = Control(self, float(message["deadline"]), view.checkpoint)
+            self.jobs.put((view, self.control))
         elif message["kind"] == "deadline" and control is not None:
             control.deadline_monotonic = float(message["at"])
         elif message["kind"] == "cancel" and control is not None:
@@ -196,7 +206,7 @@ def _warm_up(link: Link, setup: dict[str, Any]) -> bool:
     _prepare_output(sys.stdout, sys.stderr)
     sys.path[:] = setup["sys_path"]
     try:
-        load_task_modules(setup["modules"])
+        load_definitions(setup["modules"], setup["entry_points"])
     except TaskLoadError as error:
         link.send({"kind": "broken", "error": str(error)})
         return False

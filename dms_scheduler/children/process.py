@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +39,7 @@ class ChildSettings:
     """What every child of a pool is started with. `memory_bytes` is RLIMIT_DATA."""
 
     modules: tuple[str, ...] = ()
+    entry_points: bool | Sequence[str] = False
     data_roots: tuple[str, ...] = ()
     memory_bytes: int = 2 * 1024**3
     start_seconds: float = 60.0
@@ -53,6 +55,10 @@ class JobEvents(Protocol):
 
     def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
         """New progress."""
+        ...
+
+    def checkpoint(self, value: Any) -> None:
+        """A checkpoint, of at most 64 KiB of JSON, to be stored at once."""
         ...
 
     def output(self, data: bytes) -> None:
@@ -165,7 +171,8 @@ class Child:
         self._send(
             {
                 "kind": "setup",
-                "modules": list(self._settings.modules),
+                "modules": self._settings.modules,
+                "entry_points": self._settings.entry_points,
                 "sys_path": list(sys.path),
                 "memory_bytes": self._settings.memory_bytes,
             }
@@ -185,6 +192,8 @@ class Child:
                 await events.room()
             elif message["kind"] == "progress":
                 events.progress(message["values"], advanced=message["advanced"])
+            elif message["kind"] == "checkpoint":
+                events.checkpoint(message["value"])
         raise ChildDied(await self._cause())
 
     async def _receive(self) -> dict[str, Any] | None:

@@ -1,11 +1,11 @@
 """The words between a worker and its child process: length-prefixed JSON on a socket pair.
 
-To the child:   {"kind": "setup", "modules", "sys_path", "memory_bytes"}
+To the child:   {"kind": "setup", "modules", "entry_points", "sys_path", "memory_bytes"}
                 {"kind": "run", "task": <TaskView>, "deadline": <monotonic seconds>}
                 {"kind": "deadline", "at"}   {"kind": "cancel", "reason"}
 From the child: {"kind": "ready"}   {"kind": "broken", "error"}
                 {"kind": "log", "message"}   {"kind": "progress", "values", "advanced"}
-                {"kind": "end", "outcome": <Outcome>}
+                {"kind": "checkpoint", "value"}   {"kind": "end", "outcome": <Outcome>}
 """
 
 import asyncio

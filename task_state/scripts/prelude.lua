@@ -32,11 +32,12 @@ end
 local function load(id)
   local key = P .. 'task:' .. id
   local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at',
-    'revision', 'epoch', 'managed', 'lease', 'delete', 'started_at')
+    'revision', 'epoch', 'managed', 'lease', 'delete', 'started_at', 'worker', 'log_bytes')
   if not v[1] then return nil end
   return {id = id, key = key, status = v[1], service = v[2], user = v[3], created = v[4],
     updated = v[5], revision = tonumber(v[6]) or 0, epoch = tonumber(v[7]) or 0,
-    managed = v[8] == '1', lease = tonumber(v[9]) or 0, delete = v[10], started = v[11]}
+    managed = v[8] == '1', lease = tonumber(v[9]) or 0, delete = v[10], started = v[11],
+    worker = v[12], logged = tonumber(v[13]) or 0}
 end
 
 local function leased(r) return r.lease > MS end
@@ -96,12 +97,66 @@ local function keep(r)
   call('PEXPIRE', P .. 'output:' .. r.id, life)
 end
 
+-- A counter in a HASH: its field goes when it comes to nothing.
+local function tally(name, field, by)
+  if call('HINCRBY', P .. name, field, by) <= 0 then call('HDEL', P .. name, field) end
+end
+
+-- A managed task that waits for a slot is in at most one of three places: in the lane of its service and
+-- user, among the `delayed`, or among the `queued`, which were admitted and are on their way to a worker.
+local function lane(r) return P .. 'lane:' .. r.service .. ':' .. r.user end
+
+local function unlane(r)
+  if call('ZREM', lane(r), r.id) == 0 then return false end
+  tally('waiting', r.service, -1)
+  if call('EXISTS', lane(r)) == 0 then call('ZREM', P .. 'ring:' .. r.service, r.user) end
+  return true
+end
+
+-- A user whose last turn nobody remembers goes before all others, by the time of coming.
+local function enlane(r)
+  if call('ZADD', lane(r), r.created, r.id) == 0 then return end
+  tally('waiting', r.service, 1)
+  if call('ZCARD', lane(r)) > 1 then return end
+  local turn = call('ZSCORE', P .. 'turns', r.user) or string.format('%.0f', US - 2 ^ 53)
+  call('ZADD', P .. 'ring:' .. r.service, turn, r.user)
+end
+
+-- Takes the task out of where it waits for a slot.
+local function dequeue(r)
+  if call('ZREM', P .. 'queued', r.id) == 1 or unlane(r) then return end
+  if call('ZREM', P .. 'delayed', r.id) == 1 then tally('delays', r.service, -1) end
+end
+
+-- `busy`: the tasks of a service that were admitted or run, with their users.
+local function free_slot(r) call('HDEL', P .. 'busy:' .. r.service, r.id) end
+
+-- The task gave its slot back, and waits for the next one: in its lane, or `delay` ms before that.
+local function line_up(r, delay)
+  free_slot(r)
+  if delay <= 0 then return enlane(r) end
+  if call('ZADD', P .. 'delayed', MS + delay, r.id) == 1 then tally('delays', r.service, 1) end
+end
+
+-- `held`: how many leases each worker has.
+local function drop_lease(r)
+  if r.lease == 0 then return end
+  call('HDEL', r.key, 'lease', 'worker')
+  call('ZREM', P .. 'leases', r.id)
+  if r.worker then tally('held', r.worker, -1) end
+  r.lease = 0
+end
+
 local function forget(r)
   if unindex(r) == 1 then count(r, -1) end
-  call('DEL', r.key, P .. 'logs:' .. r.id, P .. 'output:' .. r.id)
+  call('UNLINK', r.key, P .. 'logs:' .. r.id, P .. 'output:' .. r.id) -- a log may hold a million lines
+  call('ZREM', P .. 'ids', r.id)
   call('ZREM', P .. 'expiry', expiry_member(r))
-  call('ZREM', P .. 'leases', r.id)
-  call('ZREM', P .. 'queued', r.id)
+  if r.managed and not terminal(r.status) then
+    drop_lease(r)
+    dequeue(r)
+    free_slot(r)
+  end
 end
 
 local function purge(r)
@@ -110,12 +165,12 @@ local function purge(r)
 end
 
 -- Appends the log lines ARGV[from] to ARGV[to]. At a limit it keeps what fits and a marker, then nothing.
+-- `log_lines` repeats the length of the list, so that a page need not ask for it record by record.
 local function append(r, from, to)
-  if to < from then return end
-  local bytes = 0
-  for i = from, to do bytes = bytes + #ARGV[i] end
-  local total = call('HINCRBY', r.key, 'log_bytes', bytes)
-  if total - bytes >= LOG_BYTES then return end
+  local had = r.logged or 0
+  if to < from or had >= LOG_BYTES then return end
+  local total = had
+  for i = from, to do total = total + #ARGV[i] end
   local key, lines, last = P .. 'logs:' .. r.id, 0, to
   while total > LOG_BYTES do
     total, last = total - #ARGV[last], last - 1
@@ -127,9 +182,11 @@ local function append(r, from, to)
   if last < to or total == LOG_BYTES or lines >= LOG_LINES then
     if lines > LOG_LINES then call('LTRIM', key, 0, LOG_LINES - 1) end
     local stamp = string.match(ARGV[to], '^[^,]*,') or ''
-    call('RPUSH', key, stamp .. '[log truncated here: it reached its limit]')
-    call('HSET', r.key, 'log_bytes', LOG_BYTES)
+    lines = call('RPUSH', key, stamp .. '[log truncated here: it reached its limit]')
+    total = LOG_BYTES
   end
+  r.logged = total
+  call('HSET', r.key, 'log_bytes', total, 'log_lines', lines)
 end
 
 local function output(r, text)
@@ -144,12 +201,47 @@ local function output(r, text)
   r.grown = r.grown or size == 0
 end
 
+-- Servers keep a small hash in half the memory, until one value has more than 64 bytes. So these fields are
+-- stored in pieces of 64 bytes: `name`, `name:1`, ... to the first piece that is shorter (perhaps empty).
+-- What has more than 512 bytes stays whole, and what an older layout wrote is whole too.
+local CUT = {parameters = true, data = true, error = true, progress = true, jobs = true, description = true}
+
+-- Adds the field to a list for HSET: the only way to write the fields above.
+local function cut_into(set, name, value)
+  local n = #set
+  if not CUT[name] or #value < 64 or #value > 512 then
+    set[n + 1], set[n + 2] = name, value
+    return
+  end
+  for at = 0, math.floor(#value / 64) do
+    set[n + 1], set[n + 2] = at == 0 and name or name .. ':' .. at, string.sub(value, at * 64 + 1, at * 64 + 64)
+    n = n + 2
+  end
+end
+
+local function set_cut(key, name, value)
+  local set = {}
+  cut_into(set, name, value)
+  call('HSET', key, unpack(set))
+end
+
+-- The whole of a field whose first piece is `value`.
+local function uncut(key, name, value)
+  local at, piece = 0, value
+  while piece and #piece == 64 do
+    at = at + 1
+    piece = call('HGET', key, name .. ':' .. at)
+    if piece then value = value .. piece end
+  end
+  return value
+end
+
 -- The record's field values from ARGV[from] on, two by two; an empty value removes the field.
 local function fields(r, from)
   local set, removed = {}, {}
   for i = from, #ARGV, 2 do
     if ARGV[i + 1] == '' then removed[#removed + 1] = ARGV[i]
-    else set[#set + 1], set[#set + 2] = ARGV[i], ARGV[i + 1] end
+    else cut_into(set, ARGV[i], ARGV[i + 1]) end
   end
   if #set > 0 then call('HSET', r.key, unpack(set)) end
   if #removed > 0 then call('HDEL', r.key, unpack(removed)) end
@@ -163,25 +255,38 @@ local function touch(r)
   call('ZADD', P .. 'u:' .. r.status .. ':' .. r.service, US, r.id)
 end
 
-local function drop_lease(r)
-  if r.lease == 0 then return end
-  call('HDEL', r.key, 'lease', 'worker')
-  call('ZREM', P .. 'leases', r.id)
-  r.lease = 0
+-- Notes in the record's history how an attempt ended that did not succeed, while its lease is still
+-- there. Of more than 50 notes the first one and the latest stay.
+local function remember(r, outcome, reason)
+  local v = call('HMGET', r.key, 'history', 'attempts')
+  local note = cjson.encode({epoch = r.epoch, attempt = tonumber(v[2]) or 0, worker = r.worker or nil,
+    ended_at = US, outcome = outcome, reason = reason})
+  local history = v[1] and v[1] .. ',\n' .. note or note
+  local _, separators = string.gsub(history, ',\n', '')
+  if separators >= 50 then history = string.gsub(history, '^(.-,\n).-,\n', '%1') end
+  call('HSET', r.key, 'history', history)
 end
 
 -- Moves the record to a state; the callers have checked that they may. The terminal step publishes,
 -- starts the time to live, and honours a delete that was asked for while the task was active.
 local function move(r, to)
+  local waited = r.managed and (r.status == 'PENDING' or r.status == 'DISPATCHING')
   unindex(r)
   r.status, r.updated, r.revision = to, US, r.revision + 1
   index(r)
   local ends = terminal(to)
   local stamp = ends and 'completed_at' or to == 'RUNNING' and not r.started and 'started_at'
   call('HSET', r.key, 'status', to, 'revision', r.revision, 'updated_at', US, stamp or 'updated_at', US)
+  if waited and to ~= 'DISPATCHING' then
+    dequeue(r)
+    if to ~= 'RUNNING' then free_slot(r) end
+  end
   if ends then
     drop_lease(r)
-    if r.managed then call('ZREM', P .. 'queued', r.id) end
+    if r.managed then
+      free_slot(r)
+      call('HDEL', r.key, 'checkpoint')
+    end
     publish(r, 'finished')
     if r.delete then purge(r) return end
   end
@@ -206,11 +311,13 @@ end
 -- Writes a record that is not there (any more): its fields are ARGV[fields_from] and on, two by two.
 local function create(r, lines_from, lines_to, fields_from)
   r.new = true
-  call('HSET', r.key, 'service', r.service, 'user_id', r.user, 'status', r.status,
-    'created_at', r.created, 'updated_at', r.updated, 'revision', r.revision,
-    unpack(ARGV, fields_from))
-  if r.epoch > 0 then call('HSET', r.key, 'epoch', r.epoch) end
+  local set = {'service', r.service, 'user_id', r.user, 'status', r.status, 'created_at', r.created,
+    'updated_at', r.updated, 'revision', r.revision}
+  if r.epoch > 0 then cut_into(set, 'epoch', r.epoch) end
+  for i = fields_from, #ARGV, 2 do cut_into(set, ARGV[i], ARGV[i + 1]) end
+  call('HSET', r.key, unpack(set))
   index(r)
+  call('ZADD', P .. 'ids', 0, r.id)
   count(r, 1)
   append(r, lines_from, lines_to)
   change(r, 'created')

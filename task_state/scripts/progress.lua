@@ -3,7 +3,7 @@
 local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if leased(r) then return {'!', 'LEASED'} end
-call('HSET', r.key, 'progress', ARGV[4])
+set_cut(r.key, 'progress', ARGV[4])
 keep(r)
 change(r, 'progress')
 return 1

@@ -17,6 +17,7 @@ end
 local function lost(r)
   local worker = call('HGET', r.key, 'worker') or 'unknown'
   local what = 'Worker ' .. worker .. ' was lost in attempt ' .. r.epoch
+  remember(r, 'lost', what)
   local deaths = call('HINCRBY', r.key, 'deaths', 1)
   call('HINCRBY', r.key, 'attempts', -1)
   drop_lease(r)
@@ -27,12 +28,12 @@ local function lost(r)
   if deaths >= tonumber(ARGV[8]) then
     local reason = what .. ': ' .. deaths .. ' workers died of this task with no progress between them'
     note(r, reason)
-    call('HSET', r.key, 'error', reason)
+    set_cut(r.key, 'error', reason)
     return move(r, 'FAILED')
   end
   note(r, what .. '; the task waits for its next attempt')
-  call('ZADD', P .. 'queued', MS + 5000, r.id)
   move(r, 'PENDING')
+  line_up(r, 0)
 end
 
 local rescued = {}

@@ -10,6 +10,9 @@ if ARGV[5] ~= '' then
     return {id, call('HGET', P .. 'task:' .. id, 'status') or 'PENDING', 0}
   end
 end
+for _, mode in ipairs(call('HMGET', P .. 'modes', service, '*')) do
+  if mode and string.find(mode, '^DRAINING') then return {'!', 'DRAINING', service} end
+end
 local id = next_id()
 local r = {id = id, key = P .. 'task:' .. id, service = service, user = user, status = 'PENDING',
   created = US, updated = US, revision = 1, epoch = 0, lease = 0, managed = true}

@@ -1,6 +1,8 @@
 -- Moves a task to a state. ARGV: prefix, ttl, id, state, epoch ('' = none), output, number of lines,
--- lines..., field, value, ... Repeating an attempt's final write changes nothing.
+-- lines..., ('note', outcome, reason,) field, value, ... Repeating an attempt's final write changes
+-- nothing.
 local to, epoch, n = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[7])
+local fields_at = 8 + n
 local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if epoch then
@@ -13,10 +15,13 @@ if r.status ~= to then
 end
 append(r, 8, 7 + n)
 output(r, ARGV[6])
-fields(r, 8 + n)
+if ARGV[fields_at] == 'note' then
+  remember(r, ARGV[fields_at + 1], ARGV[fields_at + 2])
+  fields_at = fields_at + 3
+end
+fields(r, fields_at)
 if r.status ~= to then
   move(r, to)
-  if to == 'RUNNING' and r.managed then call('ZREM', P .. 'queued', ID) end
 else
   keep(r)
   if n > 0 then change(r, 'log') end

@@ -16,7 +16,7 @@ end
 append(r, 7, jobs_at - 1)
 output(r, ARGV[5])
 if jobs > 0 then
-  local known = cjson.decode(call('HGET', r.key, 'jobs') or '[]')
+  local known = cjson.decode(uncut(r.key, 'jobs', call('HGET', r.key, 'jobs') or '[]'))
   local has = {}
   for _, job in ipairs(known) do has[job] = true end
   for i = jobs_at + 1, jobs_at + jobs do
@@ -25,7 +25,7 @@ if jobs > 0 then
       has[ARGV[i]] = true
     end
   end
-  call('HSET', r.key, 'jobs', cjson.encode(known))
+  set_cut(r.key, 'jobs', cjson.encode(known))
 end
 fields(r, fields_at)
 local changed = jobs > 0 or fields_at <= #ARGV

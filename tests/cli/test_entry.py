@@ -18,7 +18,10 @@ def dms(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize(
     "group",
-    ["", "tasks", "up", "serve", "scheduler", "worker", "show-config", "tasks list", "tasks wait"],
+    [
+        *("", "tasks", "up", "serve", "scheduler", "worker", "show-config", "services"),
+        *("tasks list", "tasks search", "tasks counts", "tasks wait", "services drain"),
+    ],
 )
 def test_help(group: str) -> None:
     done = dms(*group.split(), "--help")
@@ -35,6 +38,13 @@ def test_help(group: str) -> None:
         (["tasks", "cancel", "--task-id", "7", "--user", "u"], "belong together"),
         (["tasks", "list", "--api-base", "nonsense"], "not the address of an API"),
         (["tasks", "list", "--since", "yesterday"], "neither an age"),
+        (["tasks", "list", "-o", "xml"], "'wide'"),
+        (["tasks", "search", "--updated-before", "9" * 30 + "d"], "before the year 1"),
+        (["tasks", "search", "--sort", "name"], "updated_at"),
+        (["tasks", "search", "--user", "a/b", "--service", "s"], "is not a name"),
+        (["services", "pause"], "--service NAME or --all"),
+        (["services", "drain", "--service", "s", "--all"], "--service NAME or --all"),
+        (["services", "show"], "Missing option '--service'"),
         (["serve", "--port", "99999"], "65535"),
         (["nonsense"], "No such command"),
     ],
@@ -136,4 +146,4 @@ def test_completion_offers_the_commands() -> None:
     offered = dms(
         _DMS_FRONTEND_COMPLETE="complete_bash", COMP_WORDS="dms-frontend tasks s", COMP_CWORD="2"
     )
-    assert offered.stdout.split() == ["status", "submit"]
+    assert sorted(offered.stdout.split()) == ["search", "status", "submit"]

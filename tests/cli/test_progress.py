@@ -1,16 +1,13 @@
-"""Progress in words, as lines and as a bar; waiting for the end."""
+"""Progress in words, as lines and as a bar; what the end means."""
 
 import io
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from cli.client import UnreachableError
-from cli.errors import CliError, ExitCode
-from cli.progress import bar_on, duration, fraction, reporter, size, summary
-from cli.waiting import exit_code, until_done
+from cli.bar import bar_on
+from cli.progress import duration, fraction, reporter, size, summary
+from cli.waiting import exit_code
 
 COPY = {
     "phase": "copy",
@@ -82,62 +79,6 @@ def test_the_bar_shows_names_as_text() -> None:
     assert "RUNNING" in screen.getvalue()
 
 
-class Clock:
-    """Time that passes only when somebody pauses."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pause(self, seconds: float) -> None:
-        assert seconds > 0
-        self.now += seconds
-
-
-def read(states: list[str | CliError]) -> Callable[[], dict[str, Any]]:
-    """Reads that give these states in turn; an error is raised."""
-    steps: Iterator[str | CliError] = iter(states)
-
-    def next_task() -> dict[str, Any]:
-        step = next(steps)
-        if isinstance(step, CliError):
-            raise step
-        return {"status": step}
-
-    return next_task
-
-
-AWAY = UnreachableError("gone", "")
-
-
-def wait(states: list[str | CliError], timeout: float | None = None) -> dict[str, Any]:
-    clock = Clock()
-    with reporter(quiet=True) as watch:
-        return until_done(read(states), watch, timeout, clock=clock, pause=clock.pause)
-
-
 @pytest.mark.parametrize(("state", "code"), [("COMPLETED", 0), ("FAILED", 10), ("CANCELLED", 11)])
 def test_the_end_is_the_exit_code(state: str, code: int) -> None:
-    assert exit_code(wait(["PENDING", "RUNNING", state])) == code
-
-
-def test_a_restart_of_the_frontend_is_sat_out() -> None:
-    assert wait(["RUNNING", *[AWAY] * 20, "COMPLETED"])["status"] == "COMPLETED"
-
-
-def test_silence_for_long_is_said() -> None:
-    with pytest.raises(UnreachableError):
-        wait(["RUNNING", *[AWAY] * 200])
-
-
-def test_time_out() -> None:
-    with pytest.raises(CliError, match="within 5 seconds") as caught:
-        wait(["RUNNING"] * 100, timeout=5)
-    assert caught.value.code is ExitCode.TIMEOUT
-
-
-def test_deleted_meanwhile() -> None:
-    with pytest.raises(CliError, match="no task"):
-        wait(["RUNNING", CliError("no task", "", ExitCode.NOT_FOUND)])
+    assert exit_code({"status": state}) == code

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
+from task_state.admission import Admission
 from task_state.changes import Changes
 from task_state.managed import ManagedTasks
 from task_state.outbox import Outbox
@@ -61,6 +62,11 @@ async def repository(provider: RedisRepositoryProvider) -> RedisTaskRepository:
 @pytest_asyncio.fixture
 async def managed(provider: RedisRepositoryProvider) -> ManagedTasks:
     return await provider.get_managed()
+
+
+@pytest_asyncio.fixture
+async def admission(provider: RedisRepositoryProvider) -> Admission:
+    return await provider.get_admission()
 
 
 @pytest_asyncio.fixture

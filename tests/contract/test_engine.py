@@ -33,9 +33,8 @@ def raw(dms_redis_url: str) -> Redis:
 class TestLooking:
     """The rescuer's question: does somebody take care of this call?"""
 
-    async def test_unknown_queued_and_delayed_calls(self, engine: EngineClient) -> None:
-        await engine.enqueue("1", 1)
-        await engine.enqueue("2", 1, delay_seconds=3600)
+    async def test_unknown_and_queued_calls(self, engine: EngineClient) -> None:
+        await engine.enqueue_many([Call("1", 1), Call("2", 1)])
         calls = [Call("1", 1), Call("2", 1), Call("3", 1), Call("1", 2)]
         held, absent = Holding.HELD, Holding.ABSENT
         assert await engine.look(calls) == [held, held, absent, absent]
@@ -66,20 +65,18 @@ class TestLooking:
     async def test_a_call_whose_message_is_gone_is_stranded(
         self, engine: EngineClient, raw: Redis
     ) -> None:
-        await engine.enqueue("1", 1)
+        await engine.enqueue_many([Call("1", 1)])
         raw.xtrim(STREAM, maxlen=0, approximate=False)
         assert await engine.look([Call("1", 1)]) == [Holding.STRANDED]
 
     async def test_cancel_withdraws(self, engine: EngineClient) -> None:
-        await engine.enqueue("1", 1)
-        await engine.enqueue("2", 1, delay_seconds=3600)
+        await engine.enqueue_many([Call("1", 1), Call("2", 1)])
         for task_id in ("1", "2", "unknown"):
             await engine.cancel(task_id, 1)
         assert await engine.look([Call("1", 1), Call("2", 1)]) == [Holding.ABSENT] * 2
 
 
 ASKS: dict[str, Callable[[EngineClient], Awaitable[object]]] = {
-    "enqueue": lambda engine: engine.enqueue("1", 1),
     "enqueue_many": lambda engine: engine.enqueue_many([Call("1", 1)]),
     "cancel": lambda engine: engine.cancel("1", 1),
     "look": lambda engine: engine.look([Call("1", 1)]),
@@ -113,11 +110,11 @@ async def test_a_worker_runs_each_call_once_and_ends_what_it_has_begun(
 
     stop = asyncio.Event()
     worker = EngineWorker(dms_redis_url, name="w", concurrency=4, run=run)
-    await engine.enqueue("1", 1)
+    await engine.enqueue_many([Call("1", 1)])
     work = asyncio.create_task(worker.work(stop))
     await eventually(lambda: ran == [("1", 1)], "the call runs")
-    await engine.enqueue("1", 1)
-    await engine.enqueue("1", 2)
+    await engine.enqueue_many([Call("1", 1)])
+    await engine.enqueue_many([Call("1", 2)])
     await eventually(lambda: ran == [("1", 1), ("1", 2)], "the next epoch runs, no call twice")
     stop.set()
     await asyncio.sleep(0)

@@ -18,6 +18,7 @@ from task_state import (
     TransitionError,
     keys,
 )
+from task_state.admission import Admission, Attendance
 from task_state.managed import Attempt, ManagedTasks, Waiting
 from task_state.repository import RedisTaskRepository
 from tests.contract.store import Keyspace, indexes, record
@@ -423,7 +424,7 @@ async def test_retry_counts_and_release_does_not(
     assert await managed.retry(task_id, 2, log_entry="drained") is TaskStatus.PENDING
     assert keyspace.dump() == before, "repeating it changes nothing"
     assert keyspace.client.zcard(keys.LEASES) == 0
-    assert keyspace.client.zrange(keys.QUEUED, 0, -1) == [task_id.encode()]
+    assert keyspace.client.zrange(keys.lane("sync", "alice"), 0, -1) == [task_id.encode()]
     await begin(managed, task_id, 3)
     assert (await loaded(repository, task_id)).attempts == 2
 
@@ -455,18 +456,24 @@ async def test_giving_back_a_task_that_is_to_be_cancelled_ends_it(
     assert events[1:] == [("cancel", task_id), ("finished", task_id)]
 
 
-async def test_unqueued_watches_over_what_was_accepted(
-    managed: ManagedTasks, keyspace: Keyspace
+async def test_unqueued_watches_over_what_was_admitted(
+    managed: ManagedTasks, admission: Admission, keyspace: Keyspace
 ) -> None:
+    async def admit() -> list[Waiting]:
+        return (await admission.admit(attendance=Attendance("w", 1, 60))).calls
+
     submitted, accepted = await submit(managed), await submit(managed)
     await managed.accept(accepted)
+    assert keyspace.client.zcard(keys.QUEUED) == 0, "it waits for a slot, nobody looks for a call"
+    assert await admit() == [Waiting(accepted, 1)]
     assert await managed.unqueued() == [], "too soon"
     keyspace.let_queue_check(accepted)
     assert await managed.unqueued() == [Waiting(accepted, 1)]
     assert await managed.unqueued() == [], "its next look is later"
     await begin(managed, accepted)
-    await managed.retry(accepted, 1, delay_seconds=1000)
+    await managed.retry(accepted, 1)
     assert await managed.unqueued() == []
+    assert await admit() == [Waiting(accepted, 2)]
     keyspace.let_queue_check(accepted)
     assert await managed.unqueued() == [Waiting(accepted, 2)]
     keyspace.let_queue_check(accepted)

@@ -3,10 +3,11 @@
 from collections.abc import AsyncGenerator
 
 import pytest
+from redis import Redis
 
 from dms_scheduler.engine import Call, Holding
 from dms_scheduler.rescuer import Rescuer, RescuerSettings
-from task_state import TaskStatus
+from task_state import TaskStatus, keys
 from task_state.redis import RedisRepositoryProvider
 from tests.support.worker_process import Client, eventually
 
@@ -21,7 +22,7 @@ async def client(dms_redis_url: str) -> AsyncGenerator[Client]:
 
 @pytest.fixture
 def rescuer(dms_provider: RedisRepositoryProvider, client: Client) -> Rescuer:
-    return Rescuer(dms_provider, client.engine, QUICK)
+    return Rescuer(dms_provider, client.engine, QUICK, lambda: None)
 
 
 async def running(client: Client, lease_seconds: float) -> str:
@@ -32,9 +33,11 @@ async def running(client: Client, lease_seconds: float) -> str:
     return task.task_id
 
 
-async def test_a_lost_workers_task_is_queued_in_the_round_that_finds_it(
-    rescuer: Rescuer, client: Client
+async def test_a_lost_workers_task_waits_for_a_slot_and_the_admitter_is_told(
+    dms_provider: RedisRepositoryProvider, client: Client
 ) -> None:
+    told: list[bool] = []
+    rescuer = Rescuer(dms_provider, client.engine, QUICK, lambda: told.append(True))
     lost = await running(client, 0.01)
     kept = await running(client, 3600)
 
@@ -43,6 +46,10 @@ async def test_a_lost_workers_task_is_queued_in_the_round_that_finds_it(
         return (await client.get(lost)).status is TaskStatus.PENDING
 
     await eventually(found, "the lost task was taken back")
+    assert told == [True]
+    assert await client.admission.position(await client.get(lost)) == 1
+    await client.offer_slots(2)  # one of them is held by what is kept
+    await client.admitter.round()
     assert await client.engine.look([Call(lost, 2)]) == [Holding.HELD]
     assert await client.engine.look([Call(kept, 2)]) == [Holding.ABSENT]
     assert (await client.get(lost)).attempts == 0
@@ -59,6 +66,22 @@ async def test_a_lost_task_that_was_to_be_cancelled_is(rescuer: Rescuer, client:
 
     await eventually(found, "it is cancelled")
     assert await client.engine.look([Call(lost, 2)]) == [Holding.ABSENT]
+
+
+async def test_a_lost_queue_entry_is_made_again(
+    rescuer: Rescuer, client: Client, dms_redis_url: str
+) -> None:
+    """Whoever had the task let through died before it could queue the call."""
+    await client.offer_slots(1)
+    task = await client.managed.submit(service="t.add", user_id="hong", parameters={})
+    await client.managed.accept(task.task_id)
+    assert len((await client.admission.admit()).calls) == 1
+    await rescuer.round()
+    assert await client.engine.look([Call(task.task_id, 1)]) == [Holding.ABSENT], "too soon"
+    with Redis.from_url(dms_redis_url) as server:
+        server.zadd(keys.QUEUED, {task.task_id: 1})
+    await rescuer.round()
+    assert await client.engine.look([Call(task.task_id, 1)]) == [Holding.HELD]
 
 
 async def test_tasks_that_were_never_accepted_are_left_alone(

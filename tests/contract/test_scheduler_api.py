@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis import Redis
 
 from app.core.config import Settings
 from app.tasks import TaskLoadError
 from dms_scheduler.engine import Call, Holding
 from dms_scheduler.main import create_app
-from task_state import TaskRecord, TaskStatus
+from task_state import TaskRecord, TaskStatus, keys
 from tests.contract.servers import RealServer
 from tests.support.worker_process import Client, eventually
 
@@ -59,13 +60,32 @@ def body(task_id: str, service: str = "t.add") -> dict[str, Any]:
     return {"task_id": task_id, "service": service, "user_id": "hong"}
 
 
+async def is_queued(client: Client, task_id: str) -> bool:
+    """Whether the engine has the task's first call."""
+    return await client.engine.look([Call(task_id, 1)]) == [Holding.HELD]
+
+
 async def test_a_task_is_queued_once(http: httpx2.AsyncClient, client: Client) -> None:
+    await client.offer_slots(2)
     task = await submitted(client)
     for _ in range(2):
         answer = await http.post("/task", json=task, headers={"Idempotency-Key": task["task_id"]})
         assert (answer.status_code, answer.json()) == (202, {"status": "QUEUED"})
-    assert await client.engine.look([Call(task["task_id"], 1)]) == [Holding.HELD]
+    await eventually(lambda: is_queued(client, task["task_id"]), "its call is queued")
+    with Redis.from_url(client.url) as server:
+        assert server.zrange(keys.QUEUED, 0, -1) == [task["task_id"].encode()]
     assert await client.engine.look([Call(task["task_id"], 2)]) == [Holding.ABSENT]
+
+
+async def test_without_a_worker_a_task_waits_in_its_lane(
+    http: httpx2.AsyncClient, client: Client
+) -> None:
+    task = await submitted(client)
+    assert (await http.post("/task", json=task)).json() == {"status": "QUEUED"}
+    assert await client.admission.position(await client.get(task["task_id"])) == 1
+    assert not await is_queued(client, task["task_id"])
+    await client.offer_slots(1)
+    await eventually(lambda: is_queued(client, task["task_id"]), "its call is queued")
 
 
 async def test_a_running_or_ended_task_is_a_no_op(http: httpx2.AsyncClient, client: Client) -> None:
@@ -129,8 +149,10 @@ async def test_a_web_page_of_another_site_cannot_write(
 
 
 async def test_cancel_withdraws_what_waits(http: httpx2.AsyncClient, client: Client) -> None:
+    await client.offer_slots(1)
     task = await submitted(client)
     await http.post("/task", json=task)
+    await eventually(lambda: is_queued(client, task["task_id"]), "its call is queued")
     answer = await http.post("/cancel", json=body(task["task_id"]))
     assert answer.json() == {"status": "CANCELLED"}
     assert await client.engine.look([Call(task["task_id"], 1)]) == [Holding.ABSENT]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dms_scheduler.engine import Call
 from task_state import TaskRecord, TaskStatus
 from tests.contract.servers import running
 from tests.support.worker_process import Client, WorkerProcess, eventually, messages
@@ -207,13 +208,13 @@ async def test_the_same_call_twice_runs_once(client: Client, tmp_path: Path) -> 
     go = tmp_path / "go"
     task_id = await client.submit("t.until-file", file=str(go), folder=str(tmp_path))
     await client.running(task_id)
-    await client.engine.enqueue(task_id, 1)  # docket knows it: dropped there
-    await client.engine.enqueue(task_id, 2)  # not the record's turn: dropped by begin
+    await client.engine.enqueue_many([Call(task_id, 1)])  # docket knows it: dropped there
+    await client.engine.enqueue_many([Call(task_id, 2)])  # not the record's turn: dropped by begin
     await client.engine.enqueue_many([], replace=True)
     go.touch()
     record = await client.ended(task_id)
     assert (record.status, record.attempts, record.epoch) == (TaskStatus.COMPLETED, 1, 1)
-    await client.engine.enqueue(task_id, 1)
+    await client.engine.enqueue_many([Call(task_id, 1)])
     after = await run(client, "t.add", first=1)
     assert after.status is TaskStatus.COMPLETED
     assert (await client.get(task_id)).revision == record.revision
@@ -224,7 +225,7 @@ async def test_a_cancelled_waiting_task_never_runs(client: Client, tmp_path: Pat
         service="t.polite", user_id="hong", parameters={"folder": str(tmp_path)}
     )
     await client.managed.cancel(task.task_id)
-    await client.engine.enqueue(task.task_id, 1)
+    await client.engine.enqueue_many([Call(task.task_id, 1)])
     await run(client, "t.add", first=1)
     assert (await client.get(task.task_id)).status is TaskStatus.CANCELLED
     assert not (tmp_path / "started.1").exists()

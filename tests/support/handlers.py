@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from app.tasks import (
     RetryLater,
     Task,
     TaskOptions,
+    cancelled,
+    checkpoint,
     current_control,
     define_task,
     log,
@@ -182,6 +186,84 @@ def odd_bytes(task: Task[dict[str, Any]]) -> dict[str, Any]:
     return {"name": name, "korean": "데이터"}
 
 
+def answer_success(task: Task[dict[str, Any]]) -> dict[str, Any]:
+    return {"status": "success", "message": "all is well", "data": {"rows": 3}}
+
+
+def answer_as_told(task: Task[dict[str, Any]]) -> Any:
+    return task.payload["answer"]
+
+
+def later(task: Task[dict[str, Any]]) -> int:
+    """Wants a delay of its own, once."""
+    if task.attempts == 1:
+        raise RetryLater("busy", delay_seconds=float(task.payload["delay"]))
+    return task.attempts
+
+
+def until_cancelled(task: Task[dict[str, Any]]) -> None:
+    """Looks whether it should end, and ends like a success."""
+    _mark(task, "started")
+    while not cancelled():
+        time.sleep(0.02)
+
+
+def resume(task: Task[dict[str, Any]]) -> Any:
+    """Saves a hundred checkpoints in its first attempt, which then ends as it is told."""
+    if task.epoch > 1:
+        return {"resumed": checkpoint(), "epoch": task.epoch}
+    assert checkpoint() is None
+    for number in range(1, 101):
+        assert checkpoint({"done": number, "이름": (1,)}) == {"done": number, "이름": [1]}
+    _mark(task, "started")
+    match task.payload["then"]:
+        case "raise":
+            raise ValueError("boom")
+        case "return":
+            return checkpoint()
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            pass
+    return polite(task)
+
+
+def resume_in_threads(task: Task[dict[str, Any]]) -> Any:
+    """Saves from a thread of its own, by the control that it was given."""
+    if task.epoch > 1:
+        return {"resumed": checkpoint(), "epoch": task.epoch}
+    thread = threading.Thread(target=current_control().checkpoint, args=({"done": 100},))
+    thread.start()
+    thread.join()
+    raise ValueError("boom")
+
+
+async def resume_async(task: Task[dict[str, Any]]) -> Any:
+    if task.epoch > 1:
+        return {"resumed": checkpoint(), "epoch": task.epoch}
+    for number in range(1, 101):
+        checkpoint({"done": number})
+    await asyncio.sleep(0)
+    raise ValueError("boom")
+
+
+def save_late(task: Task[dict[str, Any]]) -> Any:
+    """Saves only when a file is there, then hears nothing more."""
+    if task.epoch > 1:
+        return checkpoint()
+    _mark(task, "started")
+    while not (Path(task.payload["folder"]) / "go").exists():
+        time.sleep(0.02)
+    checkpoint("said in the dark")
+    _mark(task, "saved", str(os.getpid()))
+    time.sleep(3600)
+    return None
+
+
+def save_too_much(task: Task[dict[str, Any]]) -> None:
+    checkpoint("x" * 70_000)
+
+
 def litter(task: Task[dict[str, Any]]) -> int:
     """Leaves a process behind."""
     return subprocess.Popen(["sleep", "600"]).pid
@@ -221,3 +303,38 @@ define_task("t.log", log_much)
 define_task("t.memory", eat_memory, {"max_attempts": 1})
 define_task("t.odd", odd_bytes)
 define_task("t.litter", litter)
+
+
+class Rows(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int
+
+
+def both(name: str, function: Callable[[Task[Any, Any]], Any], **options: Any) -> None:
+    """One handler under two names: in a child process, and in a thread of the worker."""
+    define_task(name, function, {**options, "isolation": "process"})
+    define_task(f"{name}-inline", function, {**options, "isolation": "inline"})
+
+
+_SOON: dict[str, Any] = {"retry": "fixed", "retry_delay_seconds": 0.05}
+both("e.fail", fail, max_attempts=2, **_SOON)
+both("e.timeout", polite, timeout_seconds=0.3, max_attempts=2, **_SOON)
+both("e.answer-success", answer_success)
+both("e.answer-failure", answer_failure)
+both("e.typed", answer_as_told, result=Rows)
+both("e.no-json", no_json)
+both("e.later", later, retry_delay_seconds=3600)
+both("e.permanent", fail_for_good)
+both("e.add", add, payload=Numbers)
+both("e.polite", polite)
+both("e.until-cancelled", until_cancelled)
+both("e.resume", resume, **_SOON)
+both("e.resume-threads", resume_in_threads, **_SOON)
+both("e.resume-async", resume_async, **_SOON)
+both("e.save-too-much", save_too_much, max_attempts=1)
+define_task("e.resume-timeout", resume, {**_SOON, "timeout_seconds": 1.5})
+define_task("e.save-late", save_late, _SOON)
+define_task("t.first", add, TaskOptions(payload=Numbers, priority=10))
+define_task("t.two-at-once", until_file, TaskOptions(concurrency_limit=2))
+define_task("t.one-a-user", until_file, TaskOptions(per_user_limit=1))

@@ -129,8 +129,12 @@ def leftovers(stack: Stack) -> dict[str, Any]:
     """
     left: dict[str, Any] = {}
     with Redis.from_url(stack.redis_url) as server:
-        for key in (keys.LEASES, keys.QUEUED, keys.due("dispatch"), f"{DOCKET_NAME}:queue"):
+        waiting = (keys.LEASES, keys.QUEUED, keys.DELAYED, keys.due("dispatch"))
+        for key in (*waiting, f"{DOCKET_NAME}:queue"):
             left[key] = server.zrange(key, 0, -1)
+        for key in (keys.WAITING, keys.DELAYS, keys.HELD, *server.keys(keys.busy("*"))):
+            left[str(key)] = server.hgetall(key)
+        left["lanes"] = server.keys(keys.lane("*", "*")) + server.keys(keys.ring("*"))
         for status in TaskStatus:
             if not status.is_terminal:
                 left[status.value] = server.zrange(f"{keys.PREFIX}c:{status}", 0, -1)

@@ -11,12 +11,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer; `drop` closes the connection instead, after the request has been read."""
+    """One answer; `drop` closes the connection instead, after the request has been read, `cut` does
+    so after that many bytes of the body. It is given when `after` is set."""
 
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     drop: bool = False
+    cut: int | None = None
+    after: threading.Event | None = None
 
 
 def problem(status: int, detail: str, *, kind: str = "of-a-test", **headers: str) -> Reply:
@@ -83,6 +86,8 @@ class ScriptedServer:
                 script.asked.append(Asked(self.command, self.path, headers, body))
                 reply = script._next()
                 self.close_connection = True
+                if reply.after is not None:
+                    reply.after.wait(60)
                 if reply.drop:
                     return
                 self.send_response(reply.status)
@@ -90,7 +95,7 @@ class ScriptedServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
-                self.wfile.write(reply.body)
+                self.wfile.write(reply.body[: reply.cut])
 
             do_GET = do_POST = do_DELETE = _answer  # noqa: N815  (names of http.server)
 

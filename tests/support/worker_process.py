@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dms_scheduler.admitter import Admitter
 from dms_scheduler.engine import EngineClient
 from task_state import TaskRecord, TaskStatus
+from task_state.admission import Admission, Attendance
 from task_state.managed import ManagedTasks, Waiting
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
@@ -101,14 +103,18 @@ class Client:
     """Submits tasks as the frontend and the scheduler service do, and watches them."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=url))
         self.engine = EngineClient(url)
+        self.admitter = Admitter(self._provider, self.engine)
         self.managed: ManagedTasks
+        self.admission: Admission
         self.repository: RedisTaskRepository
 
     async def __aenter__(self) -> Self:
         self.managed = await self._provider.get_managed()
         self.repository = await self._provider.get_repository()
+        self.admission = await self._provider.get_admission()
         await self.engine.start()
         return self
 
@@ -117,16 +123,19 @@ class Client:
         await self._provider.close()
 
     async def submit(self, service: str, **parameters: Any) -> str:
-        """Submit, accept and queue a task."""
+        """Submit and accept a task, and start it if a worker has a free slot."""
         task = await self.managed.submit(service=service, user_id="hong", parameters=parameters)
         await self.accept(task.task_id)
         return task.task_id
 
     async def accept(self, task_id: str) -> None:
         """What the scheduler service does with `POST /task`."""
-        waiting = await self.managed.accept(task_id)
-        assert isinstance(waiting, Waiting)
-        await self.engine.enqueue(waiting.task_id, waiting.epoch)
+        assert isinstance(await self.managed.accept(task_id), Waiting)
+        await self.admitter.round()
+
+    async def offer_slots(self, slots: int, worker: str = "w") -> None:
+        """Let a worker be there that has so many slots, and runs nothing by itself."""
+        await self.admission.admit(attendance=Attendance(worker, slots, 3600.0), limit=0)
 
     async def cancel(self, task_id: str) -> None:
         """What the frontend and the scheduler service do together."""

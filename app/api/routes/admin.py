@@ -3,38 +3,54 @@
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.dependencies import get_api, require_operator
-from app.api.responses import page_response
-from app.api.routes.tasks import cancelled, deleted
-from app.api.schemas import (
-    ServiceName,
-    TaskAccepted,
-    TaskDeleted,
-    TaskIdPath,
-    TaskList,
+from app.api.listing import (
+    CountQuery,
+    CountQueryParams,
+    TaskQuery,
     TaskQueryParams,
+    options_of,
 )
+from app.api.responses import counts_response, page_response
+from app.api.routes.tasks import cancelled, deleted
+from app.api.schemas import Counts, ServiceName, TaskAccepted, TaskDeleted, TaskIdPath, TaskList
 
 router = APIRouter(prefix="/admin", tags=["operator"], dependencies=[Depends(require_operator)])
 
 
 @router.get(
-    "/tasks", summary="List all tasks across services", responses={200: {"model": TaskList}}
+    "/tasks",
+    summary="List all tasks across services",
+    responses={200: {"model": TaskList}},
+    dependencies=[Depends(options_of(TaskQuery))],
 )
 async def list_all_tasks(query: TaskQueryParams, request: Request) -> Response:
     """Newest first, 50 a page unless asked otherwise."""
-    return page_response(await get_api(request).tasks.page(query.paging(), None, None))
+    return page_response(request, await get_api(request).tasks.search(query.search()))
 
 
 @router.get(
     "/services/{service}/tasks",
     summary="List tasks for a specific service",
     responses={200: {"model": TaskList}},
+    dependencies=[Depends(options_of(TaskQuery))],
 )
 async def list_service_tasks(
     service: ServiceName, query: TaskQueryParams, request: Request
 ) -> Response:
     """Newest first, 50 a page unless asked otherwise."""
-    return page_response(await get_api(request).tasks.page(query.paging(), service, None))
+    return page_response(request, await get_api(request).tasks.search(query.search(service)))
+
+
+@router.get(
+    "/counts",
+    summary="Count tasks by status, service and user",
+    responses={200: {"model": Counts}},
+    dependencies=[Depends(options_of(CountQuery))],
+)
+async def count_all_tasks(query: CountQueryParams, request: Request) -> Response:
+    """All tasks, or those of a service, of a user, or of a user in one service. `by_user` is
+    counted where a service is named, and null where it has more than 1000 users."""
+    return counts_response(await get_api(request).tasks.counts(query.service, query.user_id))
 
 
 @router.post(

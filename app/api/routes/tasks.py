@@ -3,13 +3,15 @@
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from app.api.dependencies import get_api, own_scope, task_scope
+from app.api.listing import NoQuery, TaskQuery, TaskQueryParams, options_of
 from app.api.parameters import read_idempotency_key, read_parameters, wants_strict
-from app.api.responses import json_response, page_response, task_response
+from app.api.responses import counts_response, json_response, page_response, task_response
 from app.api.schemas import (
+    Counts,
     LogLines,
     ServiceName,
     TaskAccepted,
@@ -17,7 +19,6 @@ from app.api.schemas import (
     TaskDeleted,
     TaskIdPath,
     TaskList,
-    TaskQueryParams,
     TaskRetried,
     UserList,
     UserName,
@@ -72,6 +73,7 @@ async def create_task(service: ServiceName, user_id: UserName, request: Request)
     "/services/{service}/users",
     summary="List the users who have tasks in a service",
     responses={200: {"model": UserList}},
+    dependencies=[Depends(options_of(NoQuery))],
 )
 async def list_users(service: ServiceName, request: Request) -> Response:
     """Behind a trusted proxy everyone sees themselves alone."""
@@ -85,14 +87,27 @@ async def list_users(service: ServiceName, request: Request) -> Response:
     "/services/{service}/users/{user_id}/tasks",
     summary="List a user's tasks for a service",
     responses={200: {"model": TaskList}},
+    dependencies=[Depends(options_of(TaskQuery))],
 )
 async def list_tasks(
     service: ServiceName, user_id: UserName, query: TaskQueryParams, request: Request
 ) -> Response:
     """Newest first, 50 a page unless asked otherwise."""
     scope = own_scope(request, service, user_id)
-    page = await get_api(request).tasks.page(query.paging(), scope.service, scope.user_id)
-    return page_response(page)
+    search = query.search(scope.service, scope.user_id)
+    return page_response(request, await get_api(request).tasks.search(search))
+
+
+@router.get(
+    "/services/{service}/users/{user_id}/counts",
+    summary="Count a user's tasks for a service, by status",
+    responses={200: {"model": Counts}},
+    dependencies=[Depends(options_of(NoQuery))],
+)
+async def count_tasks(service: ServiceName, user_id: UserName, request: Request) -> Response:
+    """Every status stands there, with 0 where there is no task."""
+    scope = own_scope(request, service, user_id)
+    return counts_response(await get_api(request).tasks.counts(scope.service, scope.user_id))
 
 
 @router.get(

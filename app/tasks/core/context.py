@@ -1,12 +1,22 @@
-"""What a running handler can ask and tell: its task, its control, its log, its progress."""
+"""What a running handler can ask and tell: its task, its log, its progress, its checkpoint."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from app.tasks.core.errors import TasksError
 from app.tasks.core.task import Task
+
+
+class Unset(Enum):
+    """The type of "no value", where None is one."""
+
+    UNSET = "UNSET"
+
+
+UNSET: Final = Unset.UNSET
 
 
 class TaskControl(Protocol):
@@ -34,6 +44,16 @@ class TaskControl(Protocol):
 
     def log(self, message: str) -> None:
         """Add a line to the task's log."""
+        ...
+
+    def checkpoint(self, value: Any = UNSET, /) -> Any:
+        """Save `value` for the next attempt; without one, what this or an earlier attempt saved
+        last, None if nothing. Answers the checkpoint as the next attempt would read it.
+
+        `value` is anything JSON can hold, in at most 64 KiB; raises CheckpointError for all else.
+        It is stored in the background, the newest one alone when several wait, and in any case
+        before the attempt's end. So only the death of the whole worker can lose the last moments.
+        """
         ...
 
 
@@ -70,6 +90,17 @@ def current_control() -> TaskControl:
     if control is None:
         raise TasksError(_OUTSIDE)
     return control
+
+
+def cancelled() -> bool:
+    """Whether the running task should end: somebody cancelled it, or its attempt's time is over.
+    `current_control().check()` raises then, which ends most handlers as simply."""
+    return current_control().cancelled
+
+
+def checkpoint(value: Any = UNSET, /) -> Any:
+    """Save `value` for the next attempt, or read what was saved; see `TaskControl.checkpoint`."""
+    return current_control().checkpoint(value)
 
 
 def log(message: str) -> None:

@@ -11,8 +11,12 @@ class DefinitionError(TasksError):
     """A definition means nothing, or its id is taken."""
 
 
+class CheckpointError(TasksError):
+    """What a handler wants to save for its next attempt is too large, or no JSON."""
+
+
 class TaskLoadError(TasksError):
-    """A module that should register definitions could not be imported."""
+    """A module or entry point that should register definitions could not be loaded."""
 
 
 class PermanentFailure(TasksError):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, overload
 
-from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from app.tasks.core.errors import DefinitionError
+from app.tasks.core.options import TaskOptions
 from task_state import TaskStatus
 
 __all__ = [
@@ -56,46 +56,13 @@ class Task(Generic[Payload, Result]):
     description: str | None = None
 
 
-TaskHandler = Callable[[Task[Payload, Result]], Result | Mapping[str, Any] | Awaitable[Any]]
+TaskHandler = Callable[
+    [Task[Payload, Result]],
+    Result | Mapping[str, Any] | Awaitable[Result | Mapping[str, Any]],
+]
 """A function of the task, sync or async. It returns its result (anything JSON can hold; dates and
 pydantic models are converted) or `{"status": "success"|"failure", "message": ..., "data": ...}`.
 A returned failure is an answer and final; a raised exception is retried while attempts are left."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """How a definition's tasks are run.
-
-    `timeout_seconds` bounds one attempt; None does not. `isolation`: "process" runs the handler in
-    a child process, which can be killed; "inline" in the worker's own event loop, which cannot be
-    and must never block. None chooses "inline" for an async handler and "process" for a sync one.
-    `payload` is the model that validates the parameters. The n-th retry waits
-    `retry_delay_seconds`, doubled each time when `retry` is "exponential" (less up to a quarter by
-    chance), never over `retry_max_delay_seconds`.
-    """
-
-    description: str | None = None
-    max_attempts: int = 3
-    timeout_seconds: float | None = None
-    isolation: Literal["inline", "process"] | None = None
-    payload: type[BaseModel] | None = None
-    retry: Literal["fixed", "exponential"] = "exponential"
-    retry_delay_seconds: float = 1.0
-    retry_max_delay_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise DefinitionError(f"max_attempts must be 1 or more, not {self.max_attempts}")
-        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
-            raise DefinitionError(
-                f"timeout_seconds must be above 0, not {self.timeout_seconds} (leave it out: none)"
-            )
-        if self.isolation not in {None, "inline", "process"}:
-            raise DefinitionError(f'isolation is "inline" or "process", not {self.isolation!r}')
-        if self.retry not in {"fixed", "exponential"}:
-            raise DefinitionError(f'retry is "fixed" or "exponential", not {self.retry!r}')
-        if self.retry_delay_seconds < 0 or self.retry_max_delay_seconds < 0:
-            raise DefinitionError("retry delays are seconds, 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +93,7 @@ class TaskDefinition(Generic[Payload, Result]):
 
 _registry: dict[str, TaskDefinition[Any, Any]] = {}
 
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+_Handler = TypeVar("_Handler", bound=Callable[[Task[Any, Any]], Any])
 _Options = TaskOptions | Mapping[str, Any] | None
 
 
@@ -148,7 +115,7 @@ def define_task(
     The decorator leaves the function as it is: `get_definition(id)` has its definition. Raises
     DefinitionError for an id that is malformed or taken by another handler, and bad options.
     """
-    chosen = _options(options)
+    chosen = _chosen(options)
     if handler is not None:
         return _register(TaskDefinition(_valid_id(id), handler, chosen))
 
@@ -177,16 +144,10 @@ def _valid_id(id: str) -> str:  # noqa: A002
     return id
 
 
-def _options(options: _Options) -> TaskOptions:
+def _chosen(options: _Options) -> TaskOptions:
     if options is None:
         return TaskOptions()
-    if isinstance(options, TaskOptions):
-        return options
-    try:
-        return TaskOptions(**options)
-    except TypeError as error:
-        known = ", ".join(TaskOptions.__slots__)
-        raise DefinitionError(f"bad task options: {error}; known are {known}") from error
+    return options if isinstance(options, TaskOptions) else TaskOptions.of(options)
 
 
 def _register(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
@@ -202,4 +163,8 @@ def _register(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
 
 
 def _name(handler: Callable[..., Any]) -> str:
-    return f"{handler.__module__}.{getattr(handler, '__qualname__', repr(handler))}"
+    """The handler's name in full. Lambdas of one module share theirs, so their line tells them
+    apart."""
+    name = f"{handler.__module__}.{getattr(handler, '__qualname__', repr(handler))}"
+    code = getattr(handler, "__code__", None) if name.endswith("<lambda>") else None
+    return f"{name} (line {code.co_firstlineno})" if code else name

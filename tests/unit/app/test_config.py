@@ -66,6 +66,26 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.scheduler_task_endpoint == "/v2/task"
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (None, True),
+        ("true", True),
+        ("ON", True),
+        (" false ", False),
+        ("0", False),
+        ("reports", ["reports"]),
+        ("reports, ,words", ["reports", "words"]),
+    ],
+)
+def test_entry_points_are_all_none_or_named(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, wanted: bool | list[str]
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("DMS_TASK_ENTRY_POINTS", value)
+    assert load_settings().task_entry_points == wanted
+
+
 def test_a_writer_alone_is_read_from_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DMS_REDIS_WRITE_URL", "redis://one:6379/0")
     assert load_settings().redis_read_url == "redis://one:6379/0"

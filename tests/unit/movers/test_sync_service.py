@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.tasks import PermanentFailure, RetryLater, Task, get_definition, running
+from app.tasks import UNSET, PermanentFailure, RetryLater, Task, get_definition, running
 from dms_scheduler.movers import Compare, MoveOptions, Overwrite, Preserve, Verify
 from dms_scheduler.services.parameters import SyncParameters
 from dms_scheduler.services.sync import sync
@@ -149,6 +149,9 @@ class TaskRecorder:
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def checkpoint(self, value: Any = UNSET, /) -> Any:
+        """The mover saves none."""
 
 
 def handle(control: TaskRecorder, **values: Any) -> dict[str, object]:

@@ -26,6 +26,7 @@ class Words:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.values: list[dict[str, Any]] = []
+        self.saved: list[Any] = []
         self.written = b""
         self.heard = asyncio.Event()
 
@@ -35,6 +36,10 @@ class Words:
 
     def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
         self.values.append({**values, "advanced": advanced})
+        self.heard.set()
+
+    def checkpoint(self, value: Any) -> None:
+        self.saved.append(value)
         self.heard.set()
 
     def output(self, data: bytes) -> None:
@@ -308,3 +313,21 @@ async def test_worn_children_are_replaced_by_no_more_than_the_pool_keeps() -> No
         assert len(pool._idle) == len(pool._children) == 1
     finally:
         await pool.close()
+
+
+async def test_a_child_that_dies_has_said_its_checkpoints(child: Child) -> None:
+    words = Words()
+    with pytest.raises(ChildDied):
+        await child.run(view("e.resume", {"then": "die"}), LATER, words)
+    assert len(words.saved) == 100
+    assert words.saved[-1] == {"done": 100, "이름": [1]}
+
+
+async def test_a_child_reads_the_checkpoint_of_the_attempt_before(child: Child) -> None:
+    words = Words()
+    again = view("e.resume", epoch=2).model_copy(update={"checkpoint": {"done": 3}})
+    outcome = await child.run(again, LATER, words)
+    assert outcome.data == {"resumed": {"done": 3}, "epoch": 2}
+    outcome = await child.run(view("e.resume", epoch=2), LATER, words)
+    assert outcome.data["resumed"] is None, "the next task has none of it"
+    assert words.saved == []

@@ -4,14 +4,21 @@ import asyncio
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field
 
-from app.tasks import LeaseLost, PermanentFailure, RetryLater, TaskCancelled, TaskOptions
+from app.tasks import (
+    LeaseLost,
+    PermanentFailure,
+    RetryLater,
+    TaskCancelled,
+    TaskDefinition,
+    TaskOptions,
+)
 from dms_scheduler.ending import retry_delay
 from dms_scheduler.handler import MAX_RESULT_BYTES, failed, succeeded
 from dms_scheduler.masking import mask
@@ -121,12 +128,113 @@ def test_any_text_can_be_stored(text: str) -> None:
     assert plain({text: [text]}) == {plain_text(text): [plain_text(text)]}
 
 
-@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(0, 100))
-def test_retries_wait_longer_up_to_a_limit(attempts: int, first: float, most: float) -> None:
-    options = TaskOptions(retry_delay_seconds=first, retry_max_delay_seconds=most)
+@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(0, 100), st.floats(0, 1))
+def test_retries_wait_longer_up_to_a_limit(
+    attempts: int, first: float, most: float, jitter: float
+) -> None:
+    given_: dict[str, Any] = {"retry_delay_seconds": first, "retry_max_delay_seconds": most}
+    options = TaskOptions(**given_, jitter=jitter)
     delay = retry_delay(options, attempts)
-    assert 0 <= delay <= most
     full = min(most, first * 2.0 ** min(attempts - 1, 32))
-    assert delay >= 0.75 * full - 1e-9
-    fixed = TaskOptions(retry="fixed", retry_delay_seconds=first, retry_max_delay_seconds=most)
-    assert retry_delay(fixed, attempts) == min(first, most)
+    assert (1 - jitter) * full - 1e-9 <= delay <= full
+    fixed = TaskOptions(**given_, retry="fixed", jitter=jitter)
+    assert (1 - jitter) * min(first, most) - 1e-9 <= retry_delay(fixed, attempts)
+    assert retry_delay(fixed, attempts) <= min(first, most)
+    assert retry_delay(TaskOptions(**given_, retry="fixed", jitter=0), 9) == min(first, most)
+
+
+@pytest.mark.parametrize("retry", ["fixed", "exponential"])
+def test_the_delay_varies_by_a_quarter_unless_told_otherwise(retry: Any) -> None:
+    delays = [retry_delay(TaskOptions(retry=retry, retry_delay_seconds=8), 1) for _ in range(500)]
+    assert 6 <= min(delays) < 6.5
+    assert 7.5 < max(delays) <= 8
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    rows: int
+    at: datetime = MOMENT
+    secret: str = Field(default="", exclude=True)
+
+    @computed_field
+    @property
+    def twice(self) -> int:
+        """A value that is written, and could not be read back."""
+        return 2 * self.rows
+
+
+def of(result: Any) -> TaskDefinition[Any, Any]:
+    """A definition with that type of result."""
+    return TaskDefinition("t", lambda _: None, TaskOptions(result=result))
+
+
+ROWS = {"rows": 3, "at": "2026-01-02T03:04:05Z", "twice": 6}
+
+
+@pytest.mark.parametrize(
+    ("type_", "returned", "data"),
+    [
+        (Strict, Strict(rows=3), ROWS),
+        (Strict, {"rows": "3"}, ROWS),
+        (Strict, {"status": "success", "data": {"rows": 3}}, ROWS),
+        (Strict, {"status": "success", "message": "m", "data": Strict(rows=3)}, ROWS),
+        (list[Strict], [Strict(rows=3), {"rows": 3}], [ROWS, ROWS]),
+        (Strict | None, None, None),
+        (Strict | None, {"status": "success"}, None),
+        (set[int], {1}, [1]),
+        (dict[str, str], {"status": "success", "rows": "x"}, {"status": "success", "rows": "x"}),
+        (Path, Path("/a\udcff"), "/a\\udcff"),
+    ],
+)
+def test_a_result_that_fits_is_written_by_its_type(type_: Any, returned: Any, data: Any) -> None:
+    outcome = succeeded(returned, of(type_))
+    assert (outcome.kind, outcome.data) == ("success", data)
+
+
+@pytest.mark.parametrize(
+    ("type_", "returned", "where"),
+    [
+        (Strict, None, "result: Input should be"),
+        (Strict, {"rows": "hunter2"}, "rows: Input should be a valid integer"),
+        (Strict, {"rows": 1, "more": "hunter2"}, "more: Extra inputs are not permitted"),
+        (Strict, {"status": "success"}, "result: Input should be"),
+        (Strict, {"status": "success", "data": {"rows": None}}, "rows: Input should be"),
+        (int, "hunter2", "result: Input should be a valid integer"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_final(type_: Any, returned: Any, where: str) -> None:
+    outcome = succeeded(returned, of(type_))
+    assert (outcome.kind, outcome.retryable, outcome.data) == ("failure", False, None)
+    error = outcome.error or ""
+    assert error.startswith("the handler's result does not fit its definition: ")
+    assert where in error
+    assert "hunter2" not in error
+
+
+def test_a_result_that_was_spoilt_after_its_making_is_refused() -> None:
+    outcome = succeeded([Strict.model_construct(rows="many")], of(list[Strict]))
+    assert (outcome.kind, outcome.retryable) == ("failure", False)
+
+
+def test_a_returned_failure_needs_no_fitting_data() -> None:
+    outcome = succeeded({"status": "failure", "message": "full", "data": "x"}, of(Strict))
+    assert (outcome.kind, outcome.error, outcome.data) == ("failure", "full", "x")
+
+
+def test_a_model_that_looks_like_an_envelope_is_data() -> None:
+    class Report(BaseModel):
+        status: str
+
+    outcome = succeeded(Report(status="failure"), of(Report))
+    assert (outcome.kind, outcome.data) == ("success", {"status": "failure"})
+
+
+def test_a_validator_that_breaks_is_a_final_failure_with_its_traceback() -> None:
+    def explode(value: int) -> int:
+        raise RuntimeError("a bug in the validator")
+
+    outcome = succeeded(1, of(Annotated[int, AfterValidator(explode)]))
+    assert (outcome.kind, outcome.retryable) == ("failure", False)
+    assert outcome.error == "RuntimeError: a bug in the validator"
+    assert "explode" in (outcome.traceback or "")

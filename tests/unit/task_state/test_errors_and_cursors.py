@@ -3,6 +3,7 @@
 import contextlib
 from datetime import UTC, datetime
 from importlib import resources
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,13 +14,13 @@ from task_state import (
     IdempotencyMismatchError,
     InvalidRequestError,
     LeaseHeldError,
-    Paging,
     TaskNotFoundError,
     TaskPage,
     TaskRecord,
+    TaskSearch,
     TransitionError,
 )
-from task_state._listing import PageRequest
+from task_state._listing import Position, SearchRequest
 from task_state._scripts import script
 
 
@@ -31,25 +32,34 @@ def test_messages() -> None:
     assert "send a new key" in str(IdempotencyMismatchError())
 
 
+AT, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 IDS = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True)
 
 
-@given(st.integers(-(10**17), 10**17), IDS)
-def test_cursors_come_back(score: int, task_id: str) -> None:
-    first = PageRequest(Paging())
-    cursor = first.cursor(str(score), task_id)
-    arguments = PageRequest(Paging(cursor=cursor)).arguments()
-    assert arguments[5:7] == [str(score), task_id]
+def arguments(**options: Any) -> list[Any]:
+    """What the script is asked."""
+    return SearchRequest(TaskSearch(**options)).arguments()
+
+
+@given(st.integers(-(10**17), 10**17), IDS, st.integers(0, 10**6))
+def test_cursors_come_back(score: int, task_id: str, skip: int) -> None:
+    first = SearchRequest(TaskSearch())
+    cursor = first.cursor(Position(str(score), task_id, skip))
+    assert arguments(cursor=cursor)[10:13] == [str(score), task_id, skip]
     with pytest.raises(InvalidRequestError, match="another order"):
-        PageRequest(Paging(cursor=cursor, order="asc")).arguments()
-    with pytest.raises(InvalidRequestError, match="another order"):
-        PageRequest(Paging(cursor=cursor, sort="updated_at")).arguments()
+        arguments(cursor=cursor, order="asc")
+    with pytest.raises(InvalidRequestError, match="another order than sort=updated_at"):
+        arguments(cursor=cursor, sort="updated_at")
+    with pytest.raises(InvalidRequestError, match="another order than sort=id"):
+        arguments(cursor=cursor, sort="id")
+    with pytest.raises(InvalidRequestError, match="offset=5 and a cursor"):
+        arguments(cursor=cursor, offset=5)
 
 
 @given(st.text())
 def test_no_text_is_more_than_a_bad_cursor(text: str) -> None:
     with contextlib.suppress(InvalidRequestError):
-        PageRequest(Paging(cursor=text)).arguments()
+        arguments(cursor=text)
 
 
 def test_a_page_is_a_sequence() -> None:
@@ -64,14 +74,42 @@ def test_a_page_is_a_sequence() -> None:
 
 def test_ranges_are_given_in_microseconds() -> None:
     after, before = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
-    arguments = PageRequest(Paging(created_after=after, created_before=before)).arguments()
-    assert arguments[3:5] == ["1767225600000000", "(1767312000000000"]
+    given_ = arguments(created_after=after, updated_before=before)
+    assert given_[5:9] == [1767225600000000, "", "", 1767312000000000]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "limit=0: a page holds 1 to 200"),
+        ({"limit": 201}, "limit=201"),
+        ({"offset": -1}, "offset=-1: it is 0 to 1000000"),
+        ({"offset": 1_000_001}, "offset=1000001"),
+        ({"sort": "size"}, "sort='size': choose one of created_at, updated_at, id"),
+        ({"order": "up"}, "order='up': choose one of asc, desc"),
+        ({"status": "FAILED"}, "status='FAILED': give a list"),
+        ({"status": ["GONE"]}, "status: 'GONE' is not a valid TaskStatus; choose among PENDING"),
+        ({"task_id": ""}, "task_id='' is no id"),
+        ({"task_id": "a b"}, "task_id='a b' is no id"),
+        ({"service": "a:b"}, "service 'a:b' is no name"),
+        ({"user_id": ""}, "user_id '' is no name"),
+        ({"q": " "}, r"q=' ' \(1 characters\): give 1 to 256"),
+        ({"q": "a\0"}, "without NUL"),
+        ({"q": "a" * 257}, r"\(257 characters\)"),
+        ({"created_after": AT, "created_before": AT}, "created_after=.* and created_before=.* nothin"),
+        ({"updated_after": LATER, "updated_before": AT}, "updated_after=.*must be the later one"),
+        ({"cursor": "x"}, "cursor='x' is none of ours"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        arguments(**options)
 
 
 def test_scripts_are_whole_and_use_nothing_newer_than_redis_6_2() -> None:
     files = resources.files("task_state").joinpath("scripts").iterdir()
     names = {file.name.removesuffix(".lua") for file in files} - {"prelude"}
-    assert {"save", "submit", "transition", "page"} <= names
+    assert {"save", "submit", "transition", "search"} <= names
     newer = ("#!lua", "redis.setresp", "redis.acl_check_cmd", "redis.register_function", "server.")
     for name in names:
         loaded = script(name)

@@ -1,0 +1,74 @@
+"""The typed client of the API: `Client`, which blocks, and `AsyncClient`, of one core.
+
+Needs `task_state` and httpx2 alone, and imports nothing else of DMS.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from app.client.errors import (
+    AddressError,
+    AuthError,
+    ClientError,
+    ConflictError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RefusedError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    UsageError,
+    WaitTimeoutError,
+)
+from app.client.types import SearchOptions, TaskArg, TaskKey, TaskRef
+
+if TYPE_CHECKING:
+    from app.client._async import AsyncClient
+    from app.client._shown_task import TaskShown
+    from app.client._sync import Client
+    from app.client.answers import Change, Definition, Health, Lost, ServiceState, Submitted
+
+# Each is loaded when it is first asked for: a short command needs neither asyncio nor pydantic.
+_LATER: Final = {
+    "AsyncClient": "app.client._async",
+    "Change": "app.client.answers",
+    "Client": "app.client._sync",
+    "Definition": "app.client.answers",
+    "Health": "app.client.answers",
+    "Lost": "app.client.answers",
+    "ServiceState": "app.client.answers",
+    "Submitted": "app.client.answers",
+    "TaskShown": "app.client._shown_task",
+}
+
+__all__ = [
+    "AddressError",
+    "AsyncClient",
+    "AuthError",
+    "Change",
+    "Client",
+    "ClientError",
+    "ConflictError",
+    "Definition",
+    "Health",
+    "Lost",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "RefusedError",
+    "SearchOptions",
+    "ServiceState",
+    "Submitted",
+    "TaskArg",
+    "TaskKey",
+    "TaskRef",
+    "TaskShown",
+    "UnavailableError",
+    "UnexpectedAnswerError",
+    "UsageError",
+    "WaitTimeoutError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -1,0 +1,329 @@
+"""The client of the API for asyncio: one method a thing that can be asked."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, Unpack, assert_never
+
+import httpx2
+
+from app.client import _results as results
+from app.client import calls
+from app.client._flow import (
+    Emit,
+    Event,
+    Flow,
+    Json,
+    Listen,
+    NextEvent,
+    Outcome,
+    Pause,
+    Send,
+    Step,
+    Stream,
+)
+from app.client._http import DEFAULT_TIMEOUT, Wiring, event_of
+from app.client._request import Answer, Request
+from app.client.errors import ClientError
+from app.client.types import SearchOptions, TaskArg
+
+if TYPE_CHECKING:
+    from app.client._shown_task import TaskShown
+    from app.client.answers import Change, Definition, Health, Lost, ServiceState, Submitted
+    from task_state import LogPage, TaskCounts, TaskPage, TaskStatus
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Calls a DMS. Every failure is a ClientError; tasks of one event loop may share a client.
+
+    `base_url` is the API's root with its prefix (default: DMS_API_BASE, or a DMS on this machine).
+    `token` is the operator's (default: DMS_OPERATOR_TOKEN; "" for none); it goes with an operator's
+    requests alone. `timeout` is how many seconds an answer may be silent. `transport` replaces the
+    network, `pause` the passing of time, in tests. Redirects are never followed.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._wiring = Wiring(base_url, token, timeout)
+        self._pause = pause
+        self._http = httpx2.AsyncClient(transport=transport, **self._wiring.client_options())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    @property
+    def base_url(self) -> str:
+        """The API's root, without a password that stands in it."""
+        return self._wiring.where.shown
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; leaving an `async with` block does it."""
+        await self._http.aclose()
+
+    # ------------------------------------------------------------------------------------- one task
+    async def submit(
+        self,
+        service: str,
+        user: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        strict: bool = False,
+    ) -> "Submitted":
+        """Submit a task. `strict` refuses parameters that do not fit the definition (RefusedError);
+        otherwise such a task ends FAILED.
+
+        Repeated with one key while its outcome is unknown; OutcomeUnknownError has the key then.
+        """
+        flow = calls.submit(
+            service, user, parameters or {}, idempotency_key=idempotency_key, strict=strict
+        )
+        return await self._typed(results.submitted(service, user), flow)
+
+    async def retry(self, task: TaskArg, *, idempotency_key: str | None = None) -> "Submitted":
+        """Submit an ended task's parameters again, as a new task."""
+        flow = calls.retry(task, idempotency_key=idempotency_key)
+        return await self._typed(results.resubmitted, flow)
+
+    async def get(self, task: TaskArg) -> "TaskShown":
+        """The task, with its last 200 log lines and its place in the queue."""
+        return await self._typed(results.task, calls.get(task))
+
+    async def wait(
+        self,
+        task: TaskArg,
+        timeout: float | None = None,
+        on_change: Callable[["TaskShown"], object] | None = None,
+    ) -> "TaskShown":
+        """The task once it has ended, however that was: look at its `status` and `result`.
+
+        `on_change` is told of each new state and progress. A frontend that is away for less than a
+        minute is sat out. Raises WaitTimeoutError after `timeout` seconds.
+        """
+        seen = results.when_changed(on_change)
+        return await self._typed(results.task, calls.wait(task, timeout=timeout, seen=seen))
+
+    async def cancel(self, task: TaskArg) -> "TaskStatus":
+        """End a task: CANCELLED at once, or CANCEL_REQUESTED while its worker still has it."""
+        return await self._typed(results.status, calls.cancel(task))
+
+    async def delete(self, task: TaskArg) -> bool:
+        """Delete record and log, ending the task first; False: gone as soon as its worker ends."""
+        return await self._typed(results.deleted, calls.delete(task))
+
+    async def logs(self, task: TaskArg, *, offset: int = 0, limit: int | None = None) -> "LogPage":
+        """A part of the log, at most 1000 lines; a negative offset counts from the end."""
+        return await self._typed(results.log_page, calls.logs(task, offset=offset, limit=limit))
+
+    async def output(self, task: TaskArg) -> str:
+        """All that the task's process has written, 16 MiB at most."""
+        return await self.run(calls.output(task))
+
+    def follow(self, task: TaskArg, *, offset: int = 0) -> AsyncIterator[str]:
+        """Each log line (`<iso-time>,<message>`), then the new ones, until the task has ended.
+
+        A broken stream is taken up after the last line. A negative offset counts from the end.
+        """
+        return self.stream(calls.follow(task, offset=offset))
+
+    # ----------------------------------------------------------------------------------- many tasks
+    async def search(self, **options: Unpack[SearchOptions]) -> "TaskPage":
+        """One page of tasks, newest first unless asked otherwise; they carry no log lines."""
+        return await self._typed(results.page, calls.search(**options))
+
+    async def search_all(self, **options: Unpack[SearchOptions]) -> AsyncIterator["TaskShown"]:
+        """All tasks that fit, page by page by cursor; `limit` is the size of a page."""
+        async for page in self.stream(calls.search_pages(**options)):
+            for task in results.read(results.tasks, page):
+                yield task
+
+    async def counts(self, service: str | None = None, user: str | None = None) -> "TaskCounts":
+        """How many tasks there are by status, service and user."""
+        return await self._typed(results.counts, calls.counts(service, user))
+
+    async def users(self, service: str) -> list[str]:
+        """Who has tasks of a service."""
+        return await self._typed(results.names, calls.users(service))
+
+    async def changes(
+        self, service: str | None = None, user: str | None = None, *, after: str | None = None
+    ) -> "AsyncIterator[Change | Lost]":
+        """Each change of tasks from now on, or after one by its id, without end.
+
+        A broken stream is taken up after the last change; Lost says where some are missing.
+        """
+        async for told in self.stream(calls.changes(service, user, after=after)):
+            yield results.read(results.change, told)
+
+    # ------------------------------------------------------------------------ definitions, services
+    async def definitions(self) -> "list[Definition]":
+        """The task definitions that the scheduler knows."""
+        return await self._typed(results.definitions, calls.definitions())
+
+    async def services(self) -> "list[ServiceState]":
+        """Every service, its mode, and what waits and runs."""
+        return await self._typed(results.services, calls.services())
+
+    async def service(self, name: str) -> "ServiceState":
+        """One service's state."""
+        return await self._typed(results.service, calls.service(name))
+
+    async def pause(self, service: str, reason: str | None = None) -> "ServiceState":
+        """Start nothing new of a service (`*`: of any); what runs goes on, submissions wait."""
+        return await self._typed(results.service, calls.change_mode(service, "pause", reason))
+
+    async def drain(self, service: str, reason: str | None = None) -> "ServiceState":
+        """Refuse new submissions to a service (`*`: to any), and finish what it has."""
+        return await self._typed(results.service, calls.change_mode(service, "drain", reason))
+
+    async def resume(self, service: str) -> "ServiceState":
+        """End what pause or drain began."""
+        return await self._typed(results.service, calls.change_mode(service, "resume"))
+
+    async def wait_idle(self, service: str, timeout: float | None = None) -> "list[ServiceState]":
+        """Wait until a service (`*`: every one) has nothing left to do in its mode: a paused one
+        until nothing runs, any other until nothing waits either. WaitTimeoutError as `wait`."""
+        return await self._typed(results.services, calls.wait_idle(service, timeout=timeout))
+
+    async def health(self) -> "Health":
+        """Whether the frontend is ready, and what it says of its parts."""
+        return await self._typed(results.health, calls.health())
+
+    # ----------------------------------------------------------------------------------- the engine
+    async def run(self, flow: Flow[T]) -> T:
+        """Carry out one of `app.client.calls`; the result is the API's own JSON."""
+        async with _Talk(self._http, self._wiring, self._pause) as talk:
+            try:
+                step = next(flow)
+                while True:
+                    step = (await talk.do(step)).tell(flow)
+            except StopIteration as done:
+                return done.value
+
+    @asynccontextmanager
+    async def download(self, sent: Request) -> "AsyncGenerator[AsyncDownload]":
+        """An answer that may be larger than memory, such as an export, while it is open."""
+        with self._wiring.errors(sent):
+            async with self._http.stream(
+                **self._wiring.send_options(sent), timeout=self._wiring.stream_limits()
+            ) as response:
+                if response.status_code >= 300:
+                    await response.aread()
+                    self._wiring.read(sent, response)
+                yield AsyncDownload(response.headers, response.aiter_bytes())
+
+    async def stream(self, flow: Stream[T]) -> AsyncGenerator[T]:
+        """The same for one that gives item after item."""
+        async with _Talk(self._http, self._wiring, self._pause) as talk:
+            try:
+                step = next(flow)
+                while True:
+                    if isinstance(step, Emit):
+                        yield step.item
+                        step = flow.send(None)
+                    else:
+                        step = (await talk.do(step)).tell(flow)
+            except StopIteration:
+                return
+
+    async def _typed(self, make: Callable[[Json], T], flow: Flow[Json]) -> T:
+        return results.read(make, await self.run(flow))
+
+
+class AsyncDownload(NamedTuple):
+    """The headers of an answer, and its bytes as they come. Iterating raises ClientError when it
+    is cut off: whoever comes to the end has all of it."""
+
+    headers: Mapping[str, str]
+    pieces: AsyncIterator[bytes]
+
+
+class _Talk:
+    """Does the steps of one flow; holds the stream that it listens to."""
+
+    def __init__(
+        self, http: httpx2.AsyncClient, wiring: Wiring, pause: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._http = http
+        self._wiring = wiring
+        self._pause = pause
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def do(self, step: Step) -> Outcome:
+        """Do a step."""
+        try:
+            return Outcome(await self._do(step))
+        except ClientError as error:
+            return Outcome(error=error)
+
+    async def _do(self, step: Step) -> Any:
+        match step:
+            case Send(sent):
+                return await self._send(sent)
+            case Listen(sent):
+                return await self._listen(sent)
+            case NextEvent(source, sent):
+                return await self._next_event(source, sent)
+            case Pause(seconds):
+                return await self._pause(seconds)
+            case _:
+                assert_never(step)
+
+    async def _send(self, sent: Request) -> Answer:
+        with self._wiring.errors(sent):
+            response = await self._http.request(
+                **self._wiring.send_options(sent), timeout=self._wiring.limits(sent)
+            )
+        return self._wiring.read(sent, response)
+
+    async def _listen(self, sent: Request) -> AsyncIterator[httpx2.ServerSentEvent]:
+        await self._open.aclose()
+        with self._wiring.errors(sent):
+            opening: AbstractAsyncContextManager[httpx2.Response] = self._http.stream(
+                **self._wiring.send_options(sent), timeout=self._wiring.stream_limits()
+            )
+            response = await self._open.enter_async_context(opening)
+            if response.status_code >= 300:
+                await response.aread()
+                self._wiring.read(sent, response)
+        self._wiring.must_stream(response)
+        return aiter(httpx2.EventSource(response))
+
+    async def _next_event(
+        self, source: AsyncIterator[httpx2.ServerSentEvent], sent: Request
+    ) -> Event | None:
+        with self._wiring.errors(sent):
+            found = await anext(source, None)
+        return None if found is None else event_of(found)

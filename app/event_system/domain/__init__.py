@@ -1,0 +1,1 @@
+"""What events, topics and brokers are, without any transport."""

@@ -1,0 +1,131 @@
+"""The admitter: has waiting tasks let through when a slot may be free, and queues their calls."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from app.tasks import definitions
+from dms_scheduler.engine import Call, EngineClient
+from task_state import StoreUnavailableError
+from task_state.admission import Admission, Admitted, Attendance, Policy
+from task_state.redis import RedisRepositoryProvider
+
+logger = logging.getLogger(__name__)
+
+_PERIOD_SECONDS: Final = 1.5
+_BELIEVED_SECONDS: Final = 6.0
+"""A worker that was not heard of for so long gets nothing: four of its periods."""
+_AWAY_SECONDS: Final = 1.0
+_LEAVE_SECONDS: Final = 2.0
+
+
+def policies() -> dict[str, Policy]:
+    """How the registered definitions want their tasks to be let through."""
+    return {
+        name: Policy(
+            priority=definition.options.priority,
+            concurrency_limit=definition.options.concurrency_limit,
+            per_user_limit=definition.options.per_user_limit,
+        )
+        for name, definition in definitions().items()
+    }
+
+
+class Admitter:
+    """Runs in the scheduler service and in every worker; the store's script makes that safe.
+
+    A worker's admitter tells its `slots` with each round, which is how the others know of them.
+    """
+
+    def __init__(
+        self,
+        provider: RedisRepositoryProvider,
+        engine: EngineClient,
+        *,
+        worker: str = "",
+        slots: int = 0,
+        choose: Callable[[], Mapping[str, Policy]] = policies,
+    ) -> None:
+        self._provider = provider
+        self._engine = engine
+        self._worker = worker
+        self._slots = slots
+        self._choose = choose
+        self._woken = asyncio.Event()
+        self._unsent: list[Call] = []
+
+    def wake(self) -> None:
+        """A slot or a task may have come: look soon. Many wakes before that are one look."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Rounds until cancelled: when woken, when a delayed task is due, and now and then."""
+        away = False
+        while True:
+            try:
+                await self._sleep(await self.round())
+                away = False
+            except StoreUnavailableError as error:
+                if not away:
+                    logger.warning(
+                        "The admitter waits for Redis",
+                        extra={"action": "admit", "error": str(error)},
+                    )
+                away = True
+                await asyncio.sleep(_AWAY_SECONDS)
+            except Exception:
+                # Without it nothing would start any more, so a defect must not end it.
+                logger.exception("A round of the admitter failed", extra={"action": "admit"})
+                await asyncio.sleep(_AWAY_SECONDS)
+
+    async def round(self) -> float | None:
+        """Let through what may start now, and queue it; the seconds until a delayed task is due.
+
+        What could not be queued is queued in the next round, or, if this process dies before it,
+        by the rescuer, which finds it among the admitted.
+        """
+        self._woken.clear()
+        await self._send([])
+        admission = await self._provider.get_admission()
+        while True:
+            found = await self._admit(admission)
+            await self._send([Call(task.task_id, task.epoch) for task in found.calls])
+            if not found.more:
+                return found.due_seconds
+
+    async def leave(self) -> None:
+        """Take this worker's slots back, so that nothing is let through for them; what it gives
+        back is still let through for others. If Redis is away, its slots are forgotten soon."""
+        self._slots = 0
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self.round()
+        except (StoreUnavailableError, TimeoutError) as error:
+            logger.warning(
+                "The worker's slots could not be taken back, they are forgotten soon",
+                extra={"action": "admit.leave", "worker": self._worker, "error": str(error)},
+            )
+
+    async def _admit(self, admission: Admission) -> Admitted:
+        attendance = Attendance(self._worker, self._slots, _BELIEVED_SECONDS)
+        return await admission.admit(
+            self._choose(), attendance=attendance if self._worker else None
+        )
+
+    async def _send(self, calls: list[Call]) -> None:
+        calls, self._unsent = self._unsent + calls, []
+        try:
+            await self._engine.enqueue_many(calls)
+        except BaseException:
+            self._unsent += calls
+            raise
+
+    async def _sleep(self, due: float | None) -> None:
+        longest = _PERIOD_SECONDS * random.uniform(0.75, 1.0)  # noqa: S311  # nosec B311
+        try:
+            async with asyncio.timeout(longest if due is None else min(longest, due)):
+                await self._woken.wait()
+        except TimeoutError:
+            return

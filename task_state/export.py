@@ -1,0 +1,168 @@
+"""Tasks as lines of JSON, with everything that is known of them, in bounded memory.
+
+Three forms, one task a line. `jsonl` is the whole TaskRecord with all of its log lines and output.
+`flat` is made to be loaded into tables: the same columns in every row, each of one type.
+`brief` is what pruning needs. docs/operations.md describes the columns.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, cast
+
+from pydantic_core import to_json
+
+from task_state import keys
+from task_state._redis_repository import RedisTaskRepository
+from task_state._store import Store
+from task_state.models import TaskRecord
+
+LINES_A_STEP = 500
+_SEPARATORS = "\u0085\u2028\u2029"
+
+
+class ExportForm(StrEnum):
+    """How a task is written."""
+
+    JSONL = "jsonl"
+    FLAT = "flat"
+    BRIEF = "brief"
+
+
+class TaskExport:
+    """One task as one line. `logs_total` and `output_bytes` say, once all chunks were taken, how
+    much of log and output is in it: what `Retention.prune` compares."""
+
+    def __init__(self, store: Store, task: TaskRecord, form: ExportForm) -> None:
+        self._store = store
+        self._repository = RedisTaskRepository(store)
+        self._task = task
+        self._form = form
+        self.logs_total = task.logs_total
+        self.output_bytes = 0
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """The line in pieces, its line break included; the log is read part by part.
+
+        A log that grows meanwhile ends where it ended when its last part was read.
+        """
+        # Before the text is read: what grows in between is then noticed when the task is pruned.
+        self.output_bytes = await self._output_size()
+        if self._form is ExportForm.BRIEF:
+            yield _json(_brief(self._task, self.output_bytes)) + b"\n"
+            return
+        output = await self._output()
+        columns = _flat if self._form is ExportForm.FLAT else _whole
+        yield _json(columns(self._task, output))[:-1] + b',"logs":['
+        total = 0
+        async for lines in self._log():
+            part = _json(lines)[1:-1]
+            yield b"," + part if total else part
+            total += len(lines)
+        self.logs_total = total
+        yield b'],"logs_total":%d}\n' % total
+
+    async def _output_size(self) -> int:
+        writer, key = self._store.writer, keys.output(self._task.task_id)
+        size = await self._store.call(lambda: cast("Awaitable[Any]", writer.strlen(key)))
+        return cast("int", size)
+
+    async def _output(self) -> str | None:
+        if not self.output_bytes:
+            return None
+        return await self._repository.get_launcher_output(self._task.task_id) or None
+
+    async def _log(self) -> AsyncGenerator[list[str]]:
+        offset = 0
+        while True:
+            page = await self._repository.get_logs(
+                self._task.task_id, offset=offset, limit=LINES_A_STEP
+            )
+            if page.lines:
+                yield list(page.lines)
+            offset += len(page.lines)
+            if len(page.lines) < LINES_A_STEP:
+                return
+
+
+def _json(value: Any) -> bytes:
+    """JSON that stays one line for those too who take Unicode's separators for line breaks."""
+    text = to_json(value)
+    for separator in _SEPARATORS:
+        text = text.replace(separator.encode(), b"\\u%04x" % ord(separator))
+    return text
+
+
+def _brief(task: TaskRecord, output_bytes: int) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "service": task.service,
+        "user_id": task.user_id,
+        "status": task.status,
+        "created_at": _utc(task.created_at),
+        "completed_at": _utc(task.completed_at),
+        "revision": task.revision,
+        "logs_total": task.logs_total,
+        "output_bytes": output_bytes,
+    }
+
+
+def _whole(task: TaskRecord, output: str | None) -> dict[str, Any]:
+    values = task.model_dump(mode="json", exclude={"logs", "logs_total"})
+    values["result"]["launcher_output"] = output
+    return values
+
+
+def _flat(task: TaskRecord, output: str | None) -> dict[str, Any]:
+    result = task.result
+    return {
+        **{name: getattr(task, name) for name in _PLAIN},
+        **{name: _utc(getattr(task, name)) for name in _TIMES},
+        **{name: _text(getattr(task, name)) for name in _JSON},
+        "data": _text(result.data),
+        "error": result.error,
+        "pod_status": result.pod_status,
+        "launcher_output": output,
+    }
+
+
+def _utc(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    stamp = value.astimezone(UTC).isoformat(timespec="microseconds")
+    return stamp.removesuffix("+00:00") + "Z"
+
+
+def _text(value: Any) -> str | None:
+    """JSON as a text: a column of any shape would have no type."""
+    return None if value is None else to_json(value).decode()
+
+
+_PLAIN = (
+    "task_id", "service", "user_id", "status", "managed", "attempts", "max_attempts", "epoch",
+    "revision", "description", "retry_of", "schedule_id", "jobs",
+)  # fmt: skip
+_TIMES = ("created_at", "updated_at", "started_at", "completed_at")
+_JSON = ("parameters", "progress", "history", "checkpoint")
+
+FLAT_SCHEMA: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("task_id", "service", "user_id", "status"), "string")
+    | {"managed": "bool"}
+    | dict.fromkeys(("attempts", "max_attempts", "epoch", "revision"), "int64")
+    | dict.fromkeys(("description", "retry_of", "schedule_id"), "string, null")
+    | {"jobs": "list of string"}
+    | dict.fromkeys(("created_at", "updated_at"), "timestamp[us, UTC]")
+    | dict.fromkeys(("started_at", "completed_at"), "timestamp[us, UTC], null")
+    | {
+        "parameters": "JSON",
+        "progress": "JSON, null",
+        "history": "JSON",
+        "checkpoint": "JSON, null",
+    }
+    | {"data": "JSON, null"}
+    | dict.fromkeys(("error", "pod_status", "launcher_output"), "string, null")
+    | {"logs": "list of string", "logs_total": "int64"}
+)
+"""The columns of the flat form in their order, and their types: JSON stands for a string that holds
+JSON, a timestamp for a string such as 2026-01-31T00:00:00.000000Z."""

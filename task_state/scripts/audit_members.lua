@@ -1,0 +1,85 @@
+-- Compares members of one set with their records. ARGV: prefix, ttl, '1' to mend what differs, what the
+-- set is, its key after the prefix, members... A member that has gone meanwhile is passed over.
+-- Answers {check, id, service, user, what differs, '1' if mended} for each difference.
+local mending, what, name, found = ID == '1', ARGV[4], ARGV[5], {}
+local key = P .. name
+
+local function differs(check, id, r, text, mend)
+  if mending then mend() end
+  found[#found + 1] = {check, id, r and r.service or '', r and r.user or '', text, mending and '1' or ''}
+end
+
+local function belongs(r)
+  local wanted, real = {[P .. 'ids'] = true}, call
+  call = function(_, place) wanted[place] = true end
+  index(r)
+  call = real
+  return wanted[key]
+end
+
+local function check_index(id)
+  if not call('ZSCORE', key, id) then return end
+  local r = load(id)
+  if r and belongs(r) then return end
+  local text = r and name .. ' holds it, and it is ' .. r.status or name .. ' holds it, and there is no record'
+  differs('members', id, r, text, function() call('ZREM', key, id) end)
+end
+
+-- A record that expired in Redis first leaves its member to the sweeper, which is due to come.
+local function check_expiry(member)
+  local due = call('ZSCORE', key, member)
+  local id, service, user = string.match(member, '^([^:]*):([^:]*):([^:]*)$')
+  if not due or tonumber(due) <= MS then return end
+  local r = load(id)
+  if r and expiry_member(r) == member then return end
+  differs('expiry', id, r, 'expiry holds ' .. member .. ', and there is no such record', function()
+    call('ZREM', key, member)
+    if r then return end
+    for _, status in ipairs(STATUSES) do
+      local gone = {id = id, status = status, service = service, user = user}
+      if unindex(gone) == 1 then count(gone, -1) end
+    end
+  end)
+end
+
+-- Records are compared with these sets too; here it is about what has no record at all, and about lanes of
+-- another service or user.
+local function check_waiting(id)
+  if not call('ZSCORE', key, id) then return end
+  local r = load(id)
+  local service, user = string.match(name, '^lane:([^:]*):([^:]*)$')
+  if r and (not service or lane(r) == key) then return end
+  differs('waiting', id, r, name .. ' holds it, and there is no such record', function()
+    if service then
+      unlane({id = id, service = service, user = user})
+    else
+      call('ZREM', key, id)
+    end
+  end)
+end
+
+local function check_lease(id)
+  if not call('ZSCORE', key, id) or load(id) then return end
+  differs('leases', id, nil, 'leases holds it, and there is no record', function() call('ZREM', key, id) end)
+end
+
+local function check_slot(id)
+  if call('HEXISTS', key, id) == 0 then return end
+  local r = load(id)
+  if r and P .. 'busy:' .. r.service == key then return end
+  differs('slots', id, r, name .. ' holds it, and there is no such record', function() call('HDEL', key, id) end)
+end
+
+-- Logs and output without a record: nobody's any more, perhaps, but never deleted here.
+local function check_loose(id)
+  local part = key .. ':' .. id
+  if call('EXISTS', P .. 'task:' .. id) == 1 or call('PTTL', part) ~= -1 then return end
+  differs('loose', id, nil, name .. ' without a record, which would never expire', function()
+    call('PEXPIRE', part, TTL + DAY)
+  end)
+end
+
+local checks = {index = check_index, expiry = check_expiry, waiting = check_waiting, leases = check_lease,
+  slots = check_slot, loose = check_loose}
+for i = 6, #ARGV do checks[what](ARGV[i]) end
+return found

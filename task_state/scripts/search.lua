@@ -1,0 +1,299 @@
+-- One page of a search, merged from one sorted set a state. Read-only: it runs on a replica too.
+-- ARGV: prefix, ttl, task id, service, user, sort ('c', 'u' or 'i'), 'asc' or 'desc', created min, max, updated
+-- min, max, text in lower case, cursor's score, cursor's id, records to skip, limit, budget, most to gather,
+-- states... An empty argument is none. Ranges are half-open, in µs. Answers {records as {id, values, lines},
+-- score and id of the last one if there may be more, records left to skip, total or -1}.
+local task, service, user, sort, desc = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == 'desc'
+local range = {c = {ARGV[8], ARGV[9]}, u = {ARGV[10], ARGV[11]}}
+local text, cursor, after, skip = ARGV[12], tonumber(ARGV[13]), ARGV[14], tonumber(ARGV[15])
+local limit, budget, most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local states = {unpack(ARGV, 19)}
+
+-- Byte order, as sorted sets have it: Lua's own < follows the locale that the server was started in.
+local function less(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+-- ------------------------------------------------------------------------------------------- sources
+-- A source is the part of a sorted set that lies in a range: `size` members from rank `low` on.
+local function source(key, min, max)
+  local low = min == '' and 0 or call('ZCOUNT', key, '-inf', '(' .. min)
+  local size
+  if min == '' and max == '' then size = call('ZCARD', key)
+  else size = call('ZCOUNT', key, min == '' and '-inf' or min, max == '' and '+inf' or '(' .. max) end
+  return {key = key, low = low, size = size, at = 0}
+end
+
+local function scopes(kind)
+  if kind == 'u' or user == '' then return {service == '' and '' or ':' .. service} end
+  if service ~= '' then return {':' .. service .. ':' .. user} end
+  local found = {}
+  for _, name in ipairs(call('HKEYS', P .. 'services')) do
+    if call('HEXISTS', P .. 'users:' .. name, user) == 1 then found[#found + 1] = ':' .. name .. ':' .. user end
+  end
+  return found
+end
+
+local known = {}
+
+-- The sources of that kind (c, u: one a state; i: all ids) that hold something, and how many members they have in all.
+local function sources(kind)
+  if known[kind] then return known[kind] end
+  local found = {size = 0}
+  if kind == 'i' then
+    found[1] = source(P .. 'ids', '', '')
+    found.size = found[1].size
+  else
+    for _, scope in ipairs(scopes(kind)) do
+      for _, state in ipairs(states) do
+        local one = source(P .. kind .. ':' .. state .. scope, range[kind][1], range[kind][2])
+        if one.size > 0 then
+          found[#found + 1] = one
+          found.size = found.size + one.size
+        end
+      end
+    end
+  end
+  known[kind] = found
+  return found
+end
+
+-- What an index does not know and the records must be asked for.
+local function unknown(kind)
+  local by_c, by_u = range.c[1] .. range.c[2] ~= '', range.u[1] .. range.u[2] ~= ''
+  if kind == 'c' then return by_u or text ~= '' end
+  if kind == 'u' then return by_c or text ~= '' or user ~= '' end
+  return true
+end
+
+-- --------------------------------------------------------------------------------------------- order
+-- Rank in the whole set of the first member that does not come before (score, id), going up.
+local function rank_of(key, score, id)
+  local mine = call('ZSCORE', key, id)
+  if mine and tonumber(mine) == score then return call('ZRANK', key, id), 1 end
+  local exact = string.format('%.0f', score)
+  local low = call('ZCOUNT', key, '-inf', '(' .. exact)
+  local high = low + call('ZCOUNT', key, exact, exact)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if less(call('ZRANGE', key, middle, middle)[1], id) then low = middle + 1 else high = middle end
+  end
+  return low, 0
+end
+
+-- How many members of the source come before (score, id) in the order of the page.
+local function before(one, score, id)
+  local rank, there = rank_of(one.key, score, id)
+  local place = desc and one.low + one.size - rank - there or rank - one.low
+  return math.max(0, math.min(one.size, place)), there
+end
+
+local function seek_cursor(all)
+  for _, one in ipairs(all) do
+    local place, there = before(one, cursor, after)
+    one.at = math.min(one.size, place + there)
+  end
+end
+
+-- Members `from` to `from + n - 1` of the source in the order of the page, as id, score, id, score, ...
+local function members(one, from, n)
+  local first = desc and one.low + one.size - from - n or one.low + from
+  return call('ZRANGE', one.key, math.max(first, one.low), first + n - 1, 'WITHSCORES')
+end
+
+-- Passes over the first `n` members of all sources together, without reading them: a pivot of the widest
+-- source says of each source how much of it comes before; the windows [at, to) shrink around the answer.
+local function leap(all, n)
+  local left, turn = n, 0
+  for _, one in ipairs(all) do one.to = math.min(one.size, one.at + n) end
+  while true do
+    local widest, width, rest = nil, 0, 0
+    for _, one in ipairs(all) do
+      local size = one.to - one.at
+      rest = rest + size
+      if size > width then widest, width = one, size end
+    end
+    if left == 0 or width == 0 then return end
+    if #all == 1 then
+      widest.at = widest.at + math.min(left, width)
+      return
+    end
+    -- In turns the middle, which halves a window, and a guess that takes the members as evenly spread.
+    turn = turn + 1
+    local share = turn % 2 == 0 and 0.5 or left / rest
+    local pivot = widest.at + math.min(width - 1, math.floor(width * share))
+    local found = members(widest, pivot, 1)
+    local score, sum, places = tonumber(found[2]), 0, {}
+    for i, one in ipairs(all) do
+      places[i] = one == widest and pivot or math.max(one.at, math.min(one.to, (before(one, score, found[1]))))
+      sum = sum + places[i] - one.at
+    end
+    for i, one in ipairs(all) do
+      if sum >= left then one.to = places[i]
+      else one.at = places[i] + (one == widest and 1 or 0) end
+    end
+    if sum < left then left = left - sum - 1 end
+  end
+end
+
+-- Reads on: twice as many members as the last time, the first time as many as its share of the page.
+local function fetch(one)
+  one.batch = math.min(one.batch * 2, 1000, one.size - one.at)
+  one.items, one.next = members(one, one.at, one.batch), desc and one.batch * 2 - 1 or 1
+  one.score = tonumber(one.items[one.next + 1])
+end
+
+local function open(all)
+  local ready, rest = {}, 0
+  for _, one in ipairs(all) do
+    if one.at < one.size then
+      ready[#ready + 1] = one
+      rest = rest + one.size - one.at
+    end
+  end
+  for _, one in ipairs(ready) do
+    one.batch = math.ceil((limit + 1) * (one.size - one.at) / rest / 2) + 1
+    fetch(one)
+  end
+  return ready
+end
+
+-- Takes the next member of all sources: its id and score.
+local function take(ready)
+  local best = ready[1]
+  for i = 2, #ready do
+    local one = ready[i]
+    local closer = one.score < best.score
+    if one.score == best.score then closer = less(one.items[one.next], best.items[best.next]) ~= desc
+    elseif desc then closer = not closer end
+    if closer then best = one end
+  end
+  local id, score, step = best.items[best.next], best.score, desc and -2 or 2
+  best.at, best.next = best.at + 1, best.next + step
+  if best.items[best.next] then best.score = tonumber(best.items[best.next + 1])
+  elseif best.at < best.size then fetch(best)
+  else
+    for i, one in ipairs(ready) do
+      if one == best then table.remove(ready, i) break end
+    end
+  end
+  return id, score
+end
+
+-- ------------------------------------------------------------------------------------------- records
+local wanted_state = {}
+for _, state in ipairs(states) do wanted_state[state] = true end
+
+local function within(value, bounds)
+  return (bounds[1] == '' or value >= tonumber(bounds[1])) and (bounds[2] == '' or value < tonumber(bounds[2]))
+end
+
+-- Whether the record fits all that was asked, and the score that orders it. One that is gone does not.
+local function fits(id)
+  local key = P .. 'task:' .. id
+  local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at')
+  if not v[1] or not wanted_state[v[1]] then return false end
+  if service ~= '' and v[2] ~= service or user ~= '' and v[3] ~= user then return false end
+  local created, updated = tonumber(v[4]), tonumber(v[5])
+  if not (within(created, range.c) and within(updated, range.u)) then return false end
+  if text ~= '' then
+    local all = id .. '\n' .. v[3] .. '\n' .. uncut(key, 'parameters', call('HGET', key, 'parameters') or '')
+    if not string.find(string.lower(all), text, 1, true) then return false end
+  end
+  return true, sort == 'c' and created or sort == 'u' and updated or 0
+end
+
+local answer, last_score, last_id = {}, '', ''
+-- Records of an older layout do not say how many lines they have.
+local older = call('EXISTS', P .. 'older') == 1
+
+local function add(id)
+  local flat = call('HGETALL', P .. 'task:' .. id)
+  if #flat == 0 then return end
+  local lines = older and call('LLEN', P .. 'logs:' .. id)
+  answer[#answer + 1] = {id, flat, lines}
+end
+
+-- The records in order, checked one by one if the index does not know all; `budget` of them at most.
+local function walk(all, check)
+  if after ~= '' then seek_cursor(all) end
+  if skip > 0 and not check then
+    leap(all, skip)
+    skip = 0
+  end
+  local ready, seen = open(all), 0
+  while ready[1] and #answer < limit and seen < budget do
+    local id, score = take(ready)
+    seen, last_score, last_id = seen + 1, score, id
+    if not check then add(id)
+    elseif fits(id) then
+      if skip > 0 then skip = skip - 1 else add(id) end
+    end
+  end
+  if not ready[1] then last_id = '' end
+end
+
+-- All that may fit, sorted here: only for few.
+local function gather(ids)
+  local found = {}
+  for _, id in ipairs(ids) do
+    local good, score = fits(id)
+    if good then found[#found + 1] = {score, id} end
+  end
+  local function comes_before(a, b)
+    if a[1] ~= b[1] then return (a[1] < b[1]) ~= desc end
+    if a[2] == b[2] then return false end
+    return less(a[2], b[2]) ~= desc
+  end
+  table.sort(found, comes_before)
+  local at, mark = 1, {cursor, after}
+  if after ~= '' then
+    while found[at] and not comes_before(mark, found[at]) do at = at + 1 end
+  end
+  local taken = skip + limit
+  for i = at + skip, math.min(#found, at + taken - 1) do
+    add(found[i][2])
+    last_score, last_id = found[i][1], found[i][2]
+  end
+  skip = 0
+  if at + taken > #found then last_id = '' end
+  return #found
+end
+
+local function ids_of(all)
+  local ids = {}
+  for _, one in ipairs(all) do
+    for _, id in ipairs(call('ZRANGE', one.key, one.low, one.low + one.size - 1)) do ids[#ids + 1] = id end
+  end
+  return ids
+end
+
+local function few()
+  local c, u = sources('c'), sources('u')
+  local fewer = c.size <= u.size and c or u
+  if fewer.size <= most then return ids_of(fewer) end
+end
+
+local total = -1
+if task ~= '' then
+  total = gather({task})
+elseif not unknown(sort) then
+  total = sources(sort).size
+  walk(sources(sort), false)
+else
+  if not unknown('c') then total = sources('c').size
+  elseif not unknown('u') then total = sources('u').size end
+  local ids = few()
+  if ids then
+    total = gather(ids)
+  elseif sort == 'i' and older then
+    return {'!', 'OLDER'}
+  else
+    walk(sources(sort), true)
+  end
+end
+return {answer, last_id == '' and '' or string.format('%.0f', last_score), last_id, skip, total}
