@@ -9,7 +9,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -61,7 +61,7 @@ async def cases(repository: RedisTaskRepository, size: int) -> list[Case]:
     hour, days = now() - timedelta(hours=1), now() - timedelta(days=80)
     depth = size // 2
     cursor = (await repository.search(TaskSearch(offset=depth))).next_cursor
-    failed, completed = [TaskStatus.FAILED], [TaskStatus.COMPLETED]
+    failed, done, sync = [TaskStatus.FAILED], [TaskStatus.COMPLETED], {"service": "sync"}
 
     def case(name: str, goal: float | None, **options: Any) -> Case:
         search = TaskSearch(**options)
@@ -70,8 +70,8 @@ async def cases(repository: RedisTaskRepository, size: int) -> list[Case]:
     return [
         case("page of the 50 newest", 12),
         case("page of the 200 newest", None, limit=200),
-        case("service + FAILED + 1 h", 3, service="sync", status=failed, created_after=hour),
-        case("service + COMPLETED + 80 d", 12, service="sync", status=completed, created_after=days),
+        case("service + FAILED + 1 h", 3, **{**sync, "status": failed, "created_after": hour}),
+        case("service + COMPLETED + 80 d", 12, **{**sync, "status": done, "created_after": days}),
         case("cursor page, half way down", 13, cursor=cursor),
         case("offset page, half way down", None, offset=depth),
         Case("counts of everything", 1.5, repository.counts),
@@ -133,7 +133,7 @@ async def _search(url: str, size: int) -> list[tuple[Case, Figure]]:
         await provider.close()
 
 
-# -------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
 PARTS = {
     "record": "task:*",
     "log of 8 lines": "logs:*",
@@ -155,21 +155,22 @@ class Memory:
 
 def used(client: "Redis") -> int:
     """Bytes that the server has allocated."""
-    return int(cast("dict[str, Any]", client.info("memory"))["used_memory"])
+    return int(client.info("memory")["used_memory"])
 
 
 def of_parts(client: "Redis", size: int) -> dict[str, float]:
     """Of each kind of key, the bytes a task; records and logs are sampled."""
     found: dict[str, float] = {}
     for name, pattern in PARTS.items():
-        some = client.scan_iter(match=keys.PREFIX + pattern, count=1000)
+        match = keys.PREFIX + pattern
+        some = cast("Iterator[bytes]", client.scan_iter(match=match, count=1000))
         names = list(itertools.islice(some, 500 if pattern in _SAMPLED else None))
         total = sum(client.memory_usage(key, samples=100) or 0 for key in names)
         found[name] = total / (len(names) if pattern in _SAMPLED else size)
     return found
 
 
-# --------------------------------------------------------------------------------------------- sizes
+# -------------------------------------------------------------------------------------------- sizes
 def _sizes() -> list[int]:
     given = os.environ.get("DMS_BENCH_TASKS")
     return [int(size) for size in given.split(",")] if given else list(SIZES)

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 import typer
 
 from cli.commands import (
+    doctor,
     services,
     services_modes,
     tasks,
@@ -42,6 +43,7 @@ _services = typer.Typer(
 app.add_typer(_tasks, name="tasks")
 app.add_typer(_services, name="services")
 up.register(app)
+doctor.register(app)
 services.register(app)
 services_modes.register(_services)
 tasks.register(_tasks)

@@ -20,6 +20,7 @@ from task_state.managed import Failing, ManagedTasks
 
 logger = logging.getLogger(__name__)
 
+_MOST_ERROR_CHARACTERS = 4096
 MOST_OUTPUT_BYTES = 16 * 1024 * 1024 - 4096  # the store's limit, less our marker
 
 
@@ -118,7 +119,10 @@ class Ending:
             error = f"the attempt was stopped after its limit of {limit:g} s"
         elif outcome.kind == "cancelled":
             error = f"the handler stopped as if cancelled, but nobody asked it to: {error or ''}"
-        return replace(outcome, error=self._masked(error or "the handler failed without a reason"))
+        error = self._masked(error or "the handler failed without a reason")
+        if len(error) > _MOST_ERROR_CHARACTERS:
+            error = f"{error[:_MOST_ERROR_CHARACTERS]}... [cut here]"
+        return replace(outcome, error=error)
 
     async def _fail(self, outcome: Outcome, how: AttemptOutcome) -> None:
         attempts, most = self._record.attempts, self._record.max_attempts

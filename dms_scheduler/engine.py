@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from task_state import StoreUnavailableError
@@ -31,6 +31,8 @@ DOCKET_NAME: Final = "dms-engine"
 REDELIVERY_TIMEOUT: Final = timedelta(seconds=120)
 MINIMUM_CHECK_INTERVAL: Final = timedelta(milliseconds=50)
 _CALL: Final = "attempt"
+_NOT_BEGUN: Final = frozenset({b"scheduled", b"queued"})
+_KEYS_A_STEP: Final = 200
 _STRANDED_IDLE_MS: Final = 60_000  # docket renews what it holds every 30 s
 _DEAD_SECONDS: Final = 30.0  # a docket worker says every 2 s that it lives
 _STOP_SECONDS: Final = 3.0
@@ -49,6 +51,17 @@ class Call:
     def key(self) -> str:
         """Its name in the engine."""
         return f"{self.task_id}:{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A worker as the engine's stream knows it: calls it took and did not end, seconds since it
+    last asked, and whether it said lately that it lives."""
+
+    name: str
+    pending: int
+    idle_seconds: float
+    alive: bool
 
 
 class Holding(Enum):
@@ -107,11 +120,56 @@ class EngineClient:
             await self._docket.cancel(Call(task_id, epoch).key)
 
     async def look(self, calls: Sequence[Call]) -> list[Holding]:
-        """What the engine does with each of the calls, in two round trips."""
+        """What the engine does with each of the calls, in three round trips."""
         if not calls:
             return []
         async with self._deadline(), self._docket.redis() as client:
             return await _look(cast("Redis", client), self._docket, calls)
+
+    async def queued(self, cursor: int = 0) -> tuple[int, list[Call]]:
+        """One step of a walk over the calls that no worker has begun: where to go on (0: that was
+        the last step), and some calls; one may come twice."""
+        prefix = self._docket.runs_key("")
+        async with self._deadline(), self._docket.redis() as client:
+            cursor, found = await cast("Redis", client).scan(
+                cursor, match=f"{prefix}*", count=_KEYS_A_STEP
+            )
+        names = [_text(key).removeprefix(prefix) for key in cast("list[bytes]", found)]
+        return cursor, await self.not_begun([_call(name) for name in names])
+
+    async def not_begun(self, calls: Sequence[Call]) -> list[Call]:
+        """Those that wait, and that no worker has begun."""
+        if not calls:
+            return []
+        async with self._deadline(), self._docket.redis() as client:
+            pipeline = cast("Redis", client).pipeline(transaction=False)
+            for call in calls:
+                pipeline.hget(self._docket.runs_key(call.key), "state")
+            states = await pipeline.execute()
+        return [call for call, state in zip(calls, states, strict=True) if state in _NOT_BEGUN]
+
+    async def consumers(self) -> list[Consumer]:
+        """The workers that have ever taken calls from the engine's stream."""
+        async with self._deadline(), self._docket.redis() as connection:
+            client = cast("Redis", connection)
+            alive = await _living(client, self._docket)
+            try:
+                rows = await client.xinfo_consumers(
+                    self._docket.stream_key, self._docket.worker_group_name
+                )
+            except ResponseError:  # no worker was ever there, so there is no stream or no group
+                return []
+        return [
+            Consumer(_text(row["name"]), row["pending"], row["idle"] / 1000, row["name"] in alive)
+            for row in rows
+        ]
+
+    async def drop_consumer(self, name: str) -> None:
+        """Forget a worker that is gone and holds no call."""
+        async with self._deadline(), self._docket.redis() as client:
+            await cast("Redis", client).xgroup_delconsumer(
+                self._docket.stream_key, self._docket.worker_group_name, name
+            )
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncGenerator[None]:
@@ -226,13 +284,23 @@ async def _look(client: Redis, docket: Docket, calls: Sequence[Call]) -> list[Ho
     pipeline = client.pipeline(transaction=False)
     for call in calls:
         pipeline.hmget(docket.runs_key(call.key), ["state", "worker", "stream_id"])
-    pipeline.zrange(docket.workers_set, 0, -1, withscores=True)
-    *runs, workers = await pipeline.execute()
-    oldest = datetime.now(UTC).timestamp() - _DEAD_SECONDS
-    alive = {name for name, seen in cast("list[tuple[bytes, float]]", workers) if seen > oldest}
+    runs = await pipeline.execute()
+    alive = await _living(client, docket)
     queued = [_text(run[2]) for run in runs if run[0] == b"queued" and run[2]]
     lost = await _lost_deliveries(client, docket, queued, alive)
     return [_holding(run, alive, lost) for run in runs]
+
+
+async def _living(client: Redis, docket: Docket) -> set[bytes]:
+    """The workers that said lately that they live."""
+    workers = await client.zrange(docket.workers_set, 0, -1, withscores=True)
+    oldest = datetime.now(UTC).timestamp() - _DEAD_SECONDS
+    return {name for name, seen in cast("list[tuple[bytes, float]]", workers) if seen > oldest}
+
+
+def _call(key: str) -> Call:
+    task_id, _, epoch = key.rpartition(":")
+    return Call(task_id, int(epoch) if epoch.isdecimal() else 0)
 
 
 def _holding(run: Sequence[bytes | None], alive: set[bytes], lost: set[str]) -> Holding:

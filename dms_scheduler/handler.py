@@ -23,9 +23,11 @@ from app.tasks import (
     running,
 )
 from dms_scheduler.plain import plain
+from dms_scheduler.threads import in_own_thread
 
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 _MAX_TRACEBACK_CHARACTERS = 16_384
+_MAX_ERROR_CHARACTERS = 65_536  # what the record shows is cut further, after masking
 _ENVELOPE = {"status", "message", "data"}
 
 
@@ -111,15 +113,11 @@ async def call_inline(
             if inspect.iscoroutinefunction(definition.handler):
                 return succeeded(await definition.handler(task), definition)
             call = cast("Callable[[Task[Any, Any]], Any]", definition.handler)
-            result = await asyncio.to_thread(call, task)
+            result = await in_own_thread(call, task)
             result = await result if inspect.isawaitable(result) else result
             return succeeded(result, definition)
-    except asyncio.CancelledError as error:
-        return failed(error)
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-        return failed(error)
-    except SystemExit as error:
-        return failed(error)
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its outcome
+        return failed(error)  # even SystemExit, which would end the worker and all that it runs
 
 
 async def _awaited(result: Awaitable[Any], control: CancellableControl) -> Any:
@@ -231,18 +229,17 @@ def _read_envelope(value: Any) -> Outcome:
 
 def failed(error: BaseException) -> Outcome:
     """The outcome that an exception out of a handler means."""
+    text = _text(error)
     if isinstance(error, (TaskCancelled, asyncio.CancelledError)):
-        return Outcome(kind="cancelled", error=str(error) or None, worn=True)
+        return Outcome(kind="cancelled", error=text or None, worn=True)
     if isinstance(error, LeaseLost):
-        return Outcome(kind="lease_lost", error=str(error), worn=True)
+        return Outcome(kind="lease_lost", error=text, worn=True)
     if isinstance(error, PermanentFailure):
         return _with_data(
-            Outcome(kind="failure", error=str(error), retryable=False, worn=True), error.data
+            Outcome(kind="failure", error=text, retryable=False, worn=True), error.data
         )
     if isinstance(error, RetryLater):
-        outcome = Outcome(
-            kind="failure", error=str(error), delay_seconds=error.delay_seconds, worn=True
-        )
+        outcome = Outcome(kind="failure", error=text, delay_seconds=error.delay_seconds, worn=True)
         return _with_data(outcome, error.data)
     return Outcome(kind="failure", error=_reason(error), traceback=_traceback(error), worn=True)
 
@@ -259,8 +256,15 @@ def _reason(error: BaseException) -> str:
         return "MemoryError: the task needed more memory than DMS_CHILD_MEMORY_BYTES allows a child"
     if isinstance(error, SystemExit):
         return f"the handler left its process by sys.exit({error.code!r})"
-    text = str(error)
+    text = _text(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_ERROR_CHARACTERS]
+    except Exception as broken:  # noqa: BLE001 - an exception whose own message cannot be made
+        return f"(its message cannot be shown: {type(broken).__name__} in its __str__)"
 
 
 def _traceback(error: BaseException) -> str:
@@ -269,4 +273,8 @@ def _traceback(error: BaseException) -> str:
     while frame is not None and frame.tb_frame.f_globals.get("__name__") == __name__:
         frame = frame.tb_next
     lines = tracebacks.format_exception(type(error), error, frame or error.__traceback__)
-    return "".join(lines)[-_MAX_TRACEBACK_CHARACTERS:]
+    text = "".join(lines)
+    if len(text) <= _MAX_TRACEBACK_CHARACTERS:
+        return text
+    # From a line's start on: a secret that is cut in half would not be masked.
+    return text[-_MAX_TRACEBACK_CHARACTERS:].partition("\n")[2]

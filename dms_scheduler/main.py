@@ -103,7 +103,7 @@ class SchedulerService:
             rescuer = asyncio.create_task(self._rescuer.run(), name="rescuer")
             stack.push_async_callback(_cancel, rescuer)
             admitter = asyncio.create_task(self._admitter.run(), name="admitter")
-            stack.push_async_callback(_cancel, admitter)
+            stack.push_async_callback(self._admitter.end, admitter)
             if self._retention is not None:
                 retention = asyncio.create_task(self._retention.run(), name="retention")
                 stack.push_async_callback(_cancel, retention)

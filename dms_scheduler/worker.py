@@ -81,14 +81,15 @@ async def _work(settings: Settings) -> None:
         logger.info("Worker started", extra={"action": "worker.start", "worker": name})
         try:
             await _first_end(signals.stop, taking, rescuing, admitting)
-            await admitter.leave()
-            orderly = await executor.drain(settings.drain_seconds, signals.hurry)
+            orderly, _ = await asyncio.gather(
+                executor.drain(settings.drain_seconds, signals.hurry), admitter.leave()
+            )
         finally:
             rescuing.cancel()
             await asyncio.wait({taking}, timeout=_ENGINE_STOP_SECONDS)
             await end_task(taking)
-            admitting.cancel()
-            await asyncio.wait({rescuing, admitting})
+            await admitter.end(admitting)
+            await asyncio.wait({rescuing})
         _raise_failure(taking, rescuing, admitting)
     logger.info("Worker left", extra={"action": "worker.stop", "worker": name})
     if not orderly:
@@ -120,7 +121,7 @@ async def _parts(
             await client.enqueue_many([Call(task_id, epoch)], replace=True)
 
         admitter = Admitter(provider, client, worker=name, slots=settings.worker_concurrency)
-        executor = Executor(tools, put_back, ended=admitter.wake)
+        executor = Executor(tools, put_back, ended=admitter.ended)
         engine = EngineWorker(
             settings.redis_write_url,
             name=name,

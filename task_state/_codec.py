@@ -184,9 +184,10 @@ def _trusted(values: dict[str, Any], result: dict[str, Any]) -> TaskRecord:
     record, outcome = TaskRecord.__new__(TaskRecord), TaskResult.__new__(TaskResult)
     values["result"] = outcome
     _fill(outcome, _BLANK_RESULT | result, set(result), None)
-    known, shared = set(values), {"parameters": {}, "jobs": [], "history": []}
-    _fill(record, _BLANK | shared | values, known, None)
-    _fill(record, vars(record), known, {"_loaded": LoadedState(record)})
+    known = set(values)
+    values = {**_BLANK, "parameters": {}, "jobs": [], "history": [], **values}
+    _fill(record, values, known, None)
+    _fill(record, values, known, {"_loaded": LoadedState(record)})
     return record
 
 

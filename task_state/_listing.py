@@ -30,16 +30,18 @@ SCAN_BUDGET = 2000
 # When so few records may match, all of them are looked at: the page is full and the total exact.
 GATHER_LIMIT = 1000
 
+_OPTIONS = tuple(field.name for field in fields(Paging))
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Order, score and task id of the last record, and how many records are still to be passed over.
 _CURSOR = re.compile(r"([cui][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})(?::([0-9]{1,7}))?")
 
 
-def as_search(paging: Paging | None, **scope: str) -> TaskSearch:
+def as_search(
+    paging: Paging | None, service: str | None = None, user_id: str | None = None
+) -> TaskSearch:
     """The search that a listing of a service, or of a user of it, stands for."""
-    paging = paging or Paging()
-    options = {field.name: getattr(paging, field.name) for field in fields(Paging)}
-    return TaskSearch(**options, **scope)
+    options = {} if paging is None else {name: getattr(paging, name) for name in _OPTIONS}
+    return TaskSearch(**options, service=service, user_id=user_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,8 @@ class Store:
     async def _check_schema(self) -> None:
         newest = keys.SCHEMA_VERSION
         found = await self.reader.get(keys.SCHEMA)
-        if found is None or int(cast("bytes", found)) < newest:  # unless only the reader lags behind
+        # The writer is asked too: the reader may only lag behind.
+        if found is None or int(cast("bytes", found)) < newest:
             await self.writer.set(keys.SCHEMA, str(newest), nx=True)
             found = await self.writer.get(keys.SCHEMA)
         version = int(cast("bytes", found))

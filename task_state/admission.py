@@ -134,7 +134,7 @@ class Admission:
     async def states(self) -> list[ServiceState]:
         """Every service that has tasks or a mode, by name; `*` is among them when it has one.
 
-        What is said of `*` holds for the services that have no mode of their own.
+        Each has the stricter of what was said of it and of `*`.
         """
         rows = await self._store.read("service_states", "", fresh=True)
         return [_state(row) for row in sorted(cast("list[list[Any]]", rows))]

@@ -25,8 +25,8 @@ EXPIRY = PREFIX + "expiry"
 IDS = PREFIX + "ids"  # ZSET: every task id, scored 0, hence in the order of its bytes
 OLDER = PREFIX + "older"  # there may be records of an older layout
 
-# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. Layout 1, which cannot read that, refuses
-# a store of 3; there was no 2, which it would have taken for one that it can share.
+# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. The version that wrote layout 1
+# cannot read that, and refuses a store of 3; one of 2 it would have shared, so there was none.
 SCHEMA_VERSION = 3
 OLDEST_SCHEMA = 1
 

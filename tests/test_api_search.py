@@ -310,6 +310,17 @@ async def test_an_operators_search_needs_the_token_before_anything_else(
     is_problem(await quiet.client.get(API + path), 401, "not-authenticated")
 
 
+async def test_another_users_id_is_found_like_a_missing_one(quiet: Frontend) -> None:
+    bobs = await quiet.submit(user="bob", name="secret")
+    await quiet.submit()
+    nothing: dict[str, Any] = {"tasks": [], "next_cursor": None, "total": 0}
+    for task_id in (bobs, "missing"):
+        for query in ("", "&status=PENDING", "&q=secret", "&sort=id&offset=0"):
+            answer = await quiet.client.get(f"{ALICE}?id={task_id}{query}")
+            assert answer.json() == nothing, query
+            assert "link" not in answer.headers
+
+
 async def test_behind_a_proxy_nobody_counts_or_searches_anothers_tasks(dms_redis_url: str) -> None:
     settings = make_settings(dms_redis_url, user_header="X-Auth-User")
     async with running_frontend(settings, dispatching=False) as frontend:

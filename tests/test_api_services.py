@@ -162,6 +162,16 @@ async def test_a_draining_service_refuses_submissions_and_retries(quiet: Fronten
     assert (await quiet.client.post(f"{ALICE}?a=1", headers=key)).status_code == 202
 
 
+async def test_draining_does_not_hide_the_answer_to_a_repeated_submission(
+    quiet: Frontend,
+) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    first = await quiet.client.post(f"{ALICE}?a=1", headers=key)
+    await change(quiet, "sync/drain")
+    again = await quiet.client.post(f"{ALICE}?a=1", headers=key)
+    assert (again.status_code, again.json()) == (202, first.json())
+
+
 async def test_a_star_means_every_service(quiet: Frontend) -> None:
     await quiet.submit()
     everything = await change(quiet, "*/pause", {"reason": "restored from a backup"})

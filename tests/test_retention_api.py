@@ -64,7 +64,7 @@ async def prune(frontend: Frontend, rows: list[dict[str, Any]], **more: Any) -> 
 RICH: dict[str, Any] = {
     "parameters": {
         "경로": "/데이터/파일",
-        "n": [1, None, 2.5, 12345678901234567890123],
+        "n": [1, None, 2.5, 10**22],
         "\u2028": "",
     },
     "logs": ["2026-01-01T00:00:00+09:00,첫 줄", 'x,\\udcff \t"quoted"', "y,"],

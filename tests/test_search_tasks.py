@@ -5,6 +5,7 @@ import gc
 import json
 import warnings
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -156,6 +157,21 @@ def test_each_event_loop_has_connections_of_its_own_and_closes_them(
             gc.collect()
             assert library._opened == {}
             assert _clients(dms_redis_url) == before
+
+
+def test_threads_have_loops_and_connections_of_their_own(
+    dms_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMS_REDIS_WRITE_URL", dms_redis_url)
+    before = _clients(dms_redis_url)
+
+    def many(_: int) -> set[str]:
+        return {asyncio.run(_search()) for _ in range(5)}
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(many, range(6))) == [{"[]"}] * 6
+    assert library._opened == {}
+    assert _clients(dms_redis_url) == before
 
 
 def test_without_a_store_the_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

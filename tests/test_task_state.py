@@ -284,12 +284,12 @@ def test_settings_by_hand_are_checked_and_frozen() -> None:
 # -------------------------------------------------------------------------------------- public face
 def test_the_public_face() -> None:
     assert set(task_state.__all__) == {
-        "AttemptNote", "AttemptOutcome", "TRANSITIONS", "ConfigurationError", "ConflictError", "FencedError",
-        "IdempotencyMismatchError", "InvalidRequestError", "JsonObject", "LeaseHeldError",
-        "LogPage", "Paging", "ServiceDrainingError",
-        "StoreUnavailableError", "TaskCounts", "TaskNotFoundError", "TaskPage",
-        "TaskRecord", "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError", "TaskStatus",
-        "TransitionError",
+        "MAX_OFFSET", "MAX_PAGE", "MAX_TEXT", "TRANSITIONS", "AttemptNote", "AttemptOutcome",
+        "ConfigurationError", "ConflictError", "FencedError", "IdempotencyMismatchError",
+        "InvalidRequestError", "JsonObject", "LeaseHeldError", "LogPage", "Paging",
+        "ServiceDrainingError", "StoreUnavailableError", "TaskCounts", "TaskNotFoundError",
+        "TaskPage", "TaskRecord", "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError",
+        "TaskStatus", "TransitionError",
     }  # fmt: skip
     assert all(getattr(task_state, name) for name in task_state.__all__)
 

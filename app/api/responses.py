@@ -53,7 +53,7 @@ def counts_response(counts: TaskCounts) -> Response:
     return json_response(
         {
             "total": counts.total,
-            "by_status": {status.value: counts.by_status.get(status, 0) for status in TaskStatus},
+            "by_status": {status.value: counts.by_status[status] for status in TaskStatus},
             "by_service": dict(counts.by_service),
             "by_user": by_user,
         }

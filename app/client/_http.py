@@ -32,7 +32,9 @@ class Wiring:
     """Where requests go, and what goes with each of them."""
 
     def __init__(self, base_url: str | None, token: str | None, timeout: float) -> None:
-        self.where = address(base_url or os.environ.get("DMS_API_BASE") or DEFAULT_BASE_URL)
+        if base_url is None:
+            base_url = os.environ.get("DMS_API_BASE") or DEFAULT_BASE_URL
+        self.where = address(base_url)
         self._operator = token_headers(
             os.environ.get("DMS_OPERATOR_TOKEN") if token is None else token
         )

@@ -42,11 +42,9 @@ class ServiceModes:
     async def all(self) -> list[ServiceView]:
         """Every service with a definition, with tasks, or with a mode; by name."""
         async with store_deadline(self._timeout):
-            repository = await self._provider.get_repository()
-            with_tasks = (await repository.counts()).by_service
             states = await self._states()
         defined = await self._definitions.ids(_DEFINITION_SECONDS)
-        names = sorted({*states, *with_tasks, *(defined or ())})
+        names = sorted({*states, *(defined or ())})
         return [_view(name, states, defined) for name in names]
 
     async def get(self, service: str) -> ServiceView:

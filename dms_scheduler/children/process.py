@@ -81,6 +81,8 @@ class Child:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._told_to_stop = False
+        self._running = False
+        self._gone = False
         self._jobs = 0
 
     @classmethod
@@ -115,13 +117,19 @@ class Child:
     async def run(self, view: TaskView, deadline: float, events: JobEvents) -> Outcome:
         """Run one job. Raises ChildDied; every word of the child has reached `events` by then."""
         self._jobs += 1
+        self._running = True
         self._pipe.sink = events.output
+        ending = asyncio.create_task(self._end_words())
         try:
             self._send({"kind": "run", "task": view.model_dump(mode="json"), "deadline": deadline})
             return await self._until_end(events)
         finally:
+            ending.cancel()
             self._pipe.drain()
             self._pipe.sink = None
+            self._running = False
+            if self._gone:
+                self._close()
 
     def deadline(self, at: float) -> None:
         """Tell the job until when the lease holds (time.monotonic seconds)."""
@@ -134,13 +142,24 @@ class Child:
         self._signal(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """SIGKILL the process group, and return when every process of it is gone."""
+        """SIGKILL the process group, and return when every process of it is gone. What it said
+        before is still heard by a `run` that listens, which closes the channel then."""
         self._told_to_stop = True
         if self._process is not None:
             self._signal(signal.SIGKILL)
             await self._process.wait()
             await self._group_gone()
-        self._close()
+        self._gone = True
+        if not self._running:
+            self._close()
+
+    async def _end_words(self) -> None:
+        """When the process has ended, let its words end too: after what is in the channel comes
+        the end, even if a process that escaped from the group still holds the other side."""
+        if self._process is not None:
+            await self._process.wait()
+            with contextlib.suppress(OSError):
+                self._ours.shutdown(socket.SHUT_RD)
 
     async def _spawn(self) -> None:
         arguments = ["-P", "-m", "dms_scheduler.children.child", str(self._theirs.fileno())]

@@ -13,14 +13,15 @@ end
 
 -- The slots of living workers that no lease holds, less those that an admitted task will take.
 local function free_slots()
-  local free, workers = 0, call('HGETALL', P .. 'workers')
+  local free, workers, held = 0, call('HGETALL', P .. 'workers'), {}
+  local leases = call('HGETALL', P .. 'held')
+  for i = 1, #leases, 2 do held[leases[i]] = tonumber(leases[i + 1]) end
   for i = 1, #workers, 2 do
     local slots, believed = string.match(workers[i + 1], '^(%d+) (%d+)$')
     if tonumber(believed) < MS then
       call('HDEL', P .. 'workers', workers[i])
     else
-      local held = tonumber(call('HGET', P .. 'held', workers[i]) or 0)
-      free = free + math.max(tonumber(slots) - held, 0)
+      free = free + math.max(tonumber(slots) - (held[workers[i]] or 0), 0)
     end
   end
   return free - call('ZCARD', P .. 'queued')

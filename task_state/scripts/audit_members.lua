@@ -9,18 +9,24 @@ local function differs(check, id, r, text, mend)
   found[#found + 1] = {check, id, r and r.service or '', r and r.user or '', text, mending and '1' or ''}
 end
 
-local function belongs(r)
-  local wanted, real = {[P .. 'ids'] = true}, call
-  call = function(_, place) wanted[place] = true end
-  index(r)
-  call = real
-  return wanted[key]
+-- Whether records of that state, service and user belong here: `index` itself says so, once for each.
+local known = {}
+local function belongs(status, service, user)
+  local name = status .. ' ' .. service .. ' ' .. user
+  if known[name] == nil then
+    local real = call
+    known[name] = key == P .. 'ids'
+    call = function(_, place) known[name] = known[name] or place == key end
+    index({id = '', status = status, service = service, user = user})
+    call = real
+  end
+  return known[name]
 end
 
 local function check_index(id)
-  if not call('ZSCORE', key, id) then return end
+  local v = call('HMGET', P .. 'task:' .. id, 'status', 'service', 'user_id')
+  if v[1] and belongs(v[1], v[2], v[3]) or not call('ZSCORE', key, id) then return end
   local r = load(id)
-  if r and belongs(r) then return end
   local text = r and name .. ' holds it, and it is ' .. r.status or name .. ' holds it, and there is no record'
   differs('members', id, r, text, function() call('ZREM', key, id) end)
 end
@@ -42,32 +48,40 @@ local function check_expiry(member)
   end)
 end
 
--- Records are compared with these sets too; here it is about what has no record at all, and about lanes of
--- another service or user.
+local function waits(r) return r.managed and (r.status == 'PENDING' or r.status == 'DISPATCHING') end
+
+local function what_it_is(r)
+  return r and 'it is a task of ' .. r.user .. ' in ' .. r.service .. ', ' .. r.status or 'there is no record'
+end
+
 local function check_waiting(id)
   if not call('ZSCORE', key, id) then return end
   local r = load(id)
   local service, user = string.match(name, '^lane:([^:]*):([^:]*)$')
-  if r and (not service or lane(r) == key) then return end
-  differs('waiting', id, r, name .. ' holds it, and there is no such record', function()
+  if r and waits(r) and (not service or lane(r) == key) then return end
+  differs('waiting', id, r, name .. ' holds it, and ' .. what_it_is(r), function()
     if service then
       unlane({id = id, service = service, user = user})
-    else
-      call('ZREM', key, id)
+    elseif call('ZREM', key, id) == 1 and name == 'delayed' and r then
+      tally('delays', r.service, -1)
     end
   end)
 end
 
 local function check_lease(id)
-  if not call('ZSCORE', key, id) or load(id) then return end
-  differs('leases', id, nil, 'leases holds it, and there is no record', function() call('ZREM', key, id) end)
+  if not call('ZSCORE', key, id) then return end
+  local r = load(id)
+  if r and r.lease > 0 then return end
+  differs('leases', id, r, 'leases holds it, and ' .. what_it_is(r), function() call('ZREM', key, id) end)
 end
 
+-- One that runs may hold its slot without a lease: where the scheduler is not ours.
 local function check_slot(id)
   if call('HEXISTS', key, id) == 0 then return end
   local r = load(id)
-  if r and P .. 'busy:' .. r.service == key then return end
-  differs('slots', id, r, name .. ' holds it, and there is no such record', function() call('HDEL', key, id) end)
+  local here = r and r.managed and P .. 'busy:' .. r.service == key
+  if here and not terminal(r.status) and (not waits(r) or call('ZSCORE', P .. 'queued', id)) then return end
+  differs('slots', id, r, name .. ' holds it, and ' .. what_it_is(r), function() call('HDEL', key, id) end)
 end
 
 -- Logs and output without a record: nobody's any more, perhaps, but never deleted here.

@@ -16,6 +16,7 @@ end
 
 -- Each other user has as many turns before mine as I have, and one more where theirs comes first.
 local place, mine = rank + 1, call('ZRANK', ring, r.user)
+if rank == 0 then return mine + 1 end
 for i, user in ipairs(call('ZRANGE', ring, 0, MOST_USERS - 1)) do
   if user ~= r.user then
     local waiting = call('ZCARD', lane({service = r.service, user = user}))

@@ -192,16 +192,18 @@ local function within(value, bounds)
   return (bounds[1] == '' or value >= tonumber(bounds[1])) and (bounds[2] == '' or value < tonumber(bounds[2]))
 end
 
+local searched = text ~= '' and {'parameters'} or {}
+
 -- Whether the record fits all that was asked, and the score that orders it. One that is gone does not.
 local function fits(id)
   local key = P .. 'task:' .. id
-  local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at')
+  local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at', unpack(searched))
   if not v[1] or not wanted_state[v[1]] then return false end
   if service ~= '' and v[2] ~= service or user ~= '' and v[3] ~= user then return false end
   local created, updated = tonumber(v[4]), tonumber(v[5])
   if not (within(created, range.c) and within(updated, range.u)) then return false end
   if text ~= '' then
-    local all = id .. '\n' .. v[3] .. '\n' .. uncut(key, 'parameters', call('HGET', key, 'parameters') or '')
+    local all = id .. '\n' .. v[3] .. '\n' .. uncut(key, 'parameters', v[6] or '')
     if not string.find(string.lower(all), text, 1, true) then return false end
   end
   return true, sort == 'c' and created or sort == 'u' and updated or 0

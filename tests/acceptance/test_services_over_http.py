@@ -34,8 +34,9 @@ def change(stack: Stack, service: str, verb: str) -> dict[str, Any]:
 
 def test_a_paused_service_keeps_what_comes_and_resuming_runs_it(stack: Stack) -> None:
     assert change(stack, "t.add", "pause")["defined"] is True
-    waiting = [stack.submit("t.add", "alice", a=n, b=1) for n in range(3)]
-    stack.wait(stack.submit("t.add-inline", "alice", a=1, b=1), "COMPLETED")  # others go on
+    waiting = [stack.submit("t.add", "alice", first=n, second=1) for n in range(3)]
+    another = stack.submit("t.add-inline", "alice", first=1, second=1)
+    stack.wait(another, "COMPLETED")  # other services go on
     eventually(lambda: state(stack, "t.add")["waiting"] == 3, what="all were accepted")
     places = [(stack.task(task_id) or {})["queue_position"] for task_id in waiting]
     assert places == [1, 2, 3]
@@ -53,7 +54,7 @@ def test_a_draining_service_finishes_what_it_has_and_takes_no_more(
     stack: Stack, tmp_path: Path
 ) -> None:
     until = tmp_path / "go"
-    running = stack.submit("t.until-file", "alice", until=str(until), folder=str(tmp_path))
+    running = stack.submit("t.until-file", "alice", file=str(until), folder=str(tmp_path))
     stack.wait(running, "RUNNING")
     change(stack, "t.until-file", "drain")
     refused = stack.client.post(f"{stack.api_base}/services/t.until-file/users/alice/tasks")
@@ -74,7 +75,7 @@ def test_a_draining_service_finishes_what_it_has_and_takes_no_more(
 def test_a_pause_of_everything_outlasts_the_scheduler(stack: Stack) -> None:
     change(stack, "*", "pause")
     try:
-        waiting = stack.submit("t.add-inline", "bob", a=2, b=2)
+        waiting = stack.submit("t.add-inline", "bob", first=2, second=2)
         stack.kill("scheduler")
         stack.start("scheduler")
         eventually(lambda: state(stack, "t.add-inline")["waiting"] == 1, what="accepted")

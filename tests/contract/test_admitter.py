@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 from redis import Redis
@@ -52,9 +52,9 @@ async def running(admitter: Admitter) -> AsyncGenerator[None]:
         yield
     finally:
         assert not task.done(), "it never ends by itself"
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await admitter.end(task)
+        assert task.done()
+        assert task.exception() is None, "it was not cut off"
 
 
 async def test_a_round_queues_all_that_may_start(
@@ -95,6 +95,35 @@ async def test_many_wakes_are_one_look(
     assert after - before == 1
 
 
+async def test_a_worker_of_short_attempts_gets_some_ahead_and_one_of_long_ones_none(
+    dms_provider: RedisRepositoryProvider, client: Client, dms_redis_url: str
+) -> None:
+    now = 1000.0
+    admitter = Admitter(dms_provider, client.engine, worker="w", slots=4, clock=lambda: now)
+    ids = [await waiting(client) for _ in range(20)]
+
+    async def admitted() -> int:
+        await admitter.round()
+        with Redis.from_url(dms_redis_url) as server:
+            return int(server.zcard(keys.QUEUED))
+
+    assert await admitted() == 4
+    admitter.ended()
+    assert await admitted() == 5
+    for _ in range(10):
+        admitter.ended()
+    assert await admitted() == 6, "half as many at most"
+    now += 0.2
+    await client.managed.cancel(ids[0])
+    assert await admitted() == 5, "its time is over"
+    single = Admitter(dms_provider, client.engine, worker="single", slots=1, clock=lambda: now)
+    single.ended()
+    await single.round()
+    await client.managed.cancel(ids[1])
+    await client.managed.cancel(ids[2])
+    assert await admitted() == 5, "four, and the single one"
+
+
 async def test_who_leaves_takes_its_slots_along_and_still_lets_others_work(
     dms_provider: RedisRepositoryProvider, client: Client, dms_redis_url: str
 ) -> None:
@@ -110,6 +139,23 @@ async def test_who_leaves_takes_its_slots_along_and_still_lets_others_work(
     await leaving.round()
     assert await queued(client, first)
     assert not await queued(client, second)
+
+
+async def test_the_end_waits_for_the_round_that_is_under_way(
+    dms_provider: RedisRepositoryProvider, client: Client, dms_redis_url: str
+) -> None:
+    await client.offer_slots(1)
+    task_id = await waiting(client)
+    admitter = Admitter(dms_provider, client.engine)
+    with Redis.from_url(dms_redis_url) as server:
+
+        async def admitted() -> bool:
+            return bool(server.zcard(keys.QUEUED))
+
+        task = asyncio.create_task(admitter.run())
+        await eventually(admitted, "it was admitted, and is perhaps not queued yet")
+        await admitter.end(task)
+    assert await queued(client, task_id)
 
 
 async def test_what_could_not_be_queued_is_queued_in_the_next_round(

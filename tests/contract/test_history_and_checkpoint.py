@@ -182,13 +182,21 @@ async def test_of_many_notes_the_first_and_the_latest_stay(
     assert history[-1].reason == "60,\n{}"
 
 
+@pytest.mark.parametrize("cancelled_first", [True, False])
 async def test_a_cancelled_attempt_that_was_lost_is_in_the_history(
-    managed: ManagedTasks, repository: RedisTaskRepository, keyspace: Keyspace
+    managed: ManagedTasks,
+    repository: RedisTaskRepository,
+    keyspace: Keyspace,
+    cancelled_first: bool,
 ) -> None:
     task_id = await running(managed)
-    await managed.cancel(task_id)
+    if cancelled_first:
+        await managed.cancel(task_id)
     keyspace.expire_lease(task_id)
-    await rescue(managed, keyspace)
+    if cancelled_first:
+        await rescue(managed, keyspace)
+    else:
+        await managed.cancel(task_id)
     found = await loaded(repository, task_id)
     assert found.status is TaskStatus.CANCELLED
     assert [note.outcome for note in found.history] == ["lost"]

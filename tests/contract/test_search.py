@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from task_state import InvalidRequestError, TaskRecord, TaskSearch, TaskStatus, _listing, keys
 from task_state.managed import ManagedTasks
+from task_state.redis import RedisRepositoryProvider
 from task_state.repository import RedisTaskRepository
 from tests.contract.store import Keyspace, record
 from tests.stateful.search_model import Records
@@ -55,7 +56,7 @@ SEARCHES: Sequence[dict[str, Any]] = [
     {"service": "sync", "user_id": "bob"},
     {"status": FAILED},
     {"user_id": "bob", "status": [TaskStatus.FAILED, TaskStatus.COMPLETED]},
-    {"created_after": START + timedelta(seconds=9), "created_before": START + timedelta(seconds=40)},
+    {"created_after": START + timedelta(seconds=9), "created_before": START + timedelta(minutes=1)},
     {"service": "rm", "q": "/DATA/1"},
     {"q": "alice"},
 ]
@@ -97,7 +98,7 @@ async def test_one_id(repository: RedisTaskRepository) -> None:
     task = next(iter(records.tasks.values()))
     page = await repository.search(TaskSearch(task_id=task.task_id))
     assert ([found.task_id for found in page], page.total) == ([task.task_id], 1)
-    for options in (
+    others: list[dict[str, Any]] = [
         {"service": "none"},
         {"user_id": "nobody"},
         {"status": [status for status in STATUSES if status is not task.status]},
@@ -105,7 +106,8 @@ async def test_one_id(repository: RedisTaskRepository) -> None:
         {"updated_before": task.updated_at},
         {"q": "no such text"},
         {"offset": 1},
-    ):
+    ]
+    for options in others:
         page = await repository.search(TaskSearch(task_id=task.task_id, **options))
         assert list(page) == []
     page = await repository.search(TaskSearch(task_id="gone"))
@@ -117,7 +119,13 @@ async def test_totals_are_exact_where_little_may_match(
 ) -> None:
     records = await some(repository, 60)
     text = TaskSearch(q="/data/1", limit=2)
-    for options in ({}, {"service": "copy"}, {"sort": "id"}, {"status": FAILED, "order": "asc"}):
+    narrower: list[dict[str, Any]] = [
+        {},
+        {"service": "copy"},
+        {"sort": "id"},
+        {"status": FAILED, "order": "asc"},
+    ]
+    for options in narrower:
         search = replace(text, **options)
         assert (await repository.search(search)).total == len(records.found(search))
     monkeypatch.setattr(_listing, "GATHER_LIMIT", 2)
@@ -146,7 +154,7 @@ async def test_a_listing_refuses_what_a_search_refuses(repository: RedisTaskRepo
         await repository.list_by_service_and_user("sync", "a b")
 
 
-# -------------------------------------------------------------------------------------------- layout
+# ------------------------------------------------------------------------------------------- layout
 SIZES = [0, 1, 52, 53, 54, 55, 116, 117, 118, 500, 501, 502, 5000]
 
 
@@ -208,7 +216,7 @@ async def test_pages_tell_the_length_of_a_log(
 def as_older(keyspace: Keyspace, task: TaskRecord) -> None:
     """Make the record look as layout 1 would have written it."""
     name = keys.task(task.task_id)
-    for field in keyspace.client.hkeys(name):
+    for field in cast("list[bytes]", keyspace.client.hkeys(name)):
         if b":" in field or field == b"log_lines":
             keyspace.client.hdel(name, field)
     whole = '{"p":"' + "x" * 100 + '"}'
@@ -239,6 +247,25 @@ async def test_records_of_the_older_layout_are_read(
     await repository.append_log("old", "c")
     assert (await repository.search(TaskSearch(task_id="old")))[0].logs_total == 3
     assert await repository.delete("old")
+
+
+async def test_doctor_brings_the_older_layout_up_to_date(
+    provider: RedisRepositoryProvider, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_listing, "GATHER_LIMIT", 0)
+    repository = await provider.get_repository()
+    for name in ("b", "a"):
+        old = record(name, parameters={"p": "x" * 100}, logs=["2025,a", "2025,b"])
+        await repository.save(old)
+        as_older(keyspace, old)
+    keyspace.client.set(keys.OLDER, 1)
+    with pytest.raises(InvalidRequestError, match="doctor --repair"):
+        await repository.search(TaskSearch(sort="id"))
+    audit = await provider.get_audit("dispatch", mend=True)
+    assert [finding.mended async for finding in audit.walk()] == [True] * 4
+    assert keyspace.client.exists(keys.OLDER) == 0
+    page = await repository.search(TaskSearch(sort="id", order="asc"))
+    assert [(task.task_id, task.logs_total) for task in page] == [("a", 2), ("b", 2)]
 
 
 async def test_what_is_counted_is_what_is_there(

@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 from redis import Redis
 
+from dms_scheduler.engine import Call, Holding
 from task_state import TaskRecord, TaskStatus, keys
 from task_state.admission import ServiceMode
 from task_state.timezone import from_microseconds
@@ -197,6 +198,27 @@ async def test_who_dies_between_admission_and_queue_loses_nothing(
     with WorkerProcess(dms_redis_url, SHORT):
         await ended(client, ids[3:])
         raw.zadd(keys.QUEUED, {call.task_id: 1 for call in lost})  # ten seconds went by
+        records = await ended(client, ids)
+    assert {(record.status, record.epoch) for record in records} == {(TaskStatus.COMPLETED, 1)}
+
+
+async def test_calls_from_before_a_pause_do_nothing_and_their_tasks_run_after_it(
+    dms_redis_url: str, client: Client
+) -> None:
+    await client.offer_slots(4, "never comes")
+    ids = await waiting(client, "hong", 3)
+    await client.admitter.round()
+    calls = [Call(task_id, 1) for task_id in ids]
+    assert await client.engine.look(calls) == [Holding.HELD] * 3
+    await client.admission.pause("*")
+
+    async def consumed() -> bool:
+        return await client.engine.look(calls) == [Holding.ABSENT] * 3
+
+    with WorkerProcess(dms_redis_url, SHORT):
+        await eventually(consumed, "the worker got the calls")
+        assert {(await client.get(task_id)).epoch for task_id in ids} == {0}
+        await client.admission.resume("*")
         records = await ended(client, ids)
     assert {(record.status, record.epoch) for record in records} == {(TaskStatus.COMPLETED, 1)}
 

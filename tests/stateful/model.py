@@ -39,6 +39,8 @@ class Task:
     delete: bool = False
     logs: list[str] = field(default_factory=list[str])
     error: str | None = None
+    checkpoint: int | None = None
+    history: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
     # What was last seen of it in the store.
     seen_epoch: int = 0
     seen_revision: int = 0
@@ -48,6 +50,10 @@ class Task:
     def held(self) -> bool:
         """Whether a worker's lease lives."""
         return self.lease == "live"
+
+    def note(self, outcome: str) -> None:
+        """The attempt did not succeed."""
+        self.history.append((self.epoch, self.attempts, outcome))
 
 
 class Store:
@@ -153,7 +159,9 @@ class Store:
         self._move(task, RUNNING)
         return True
 
-    def heartbeat(self, task_id: str, epoch: int, *, advanced: bool) -> Error | TaskStatus:
+    def heartbeat(
+        self, task_id: str, epoch: int, *, advanced: bool, saved: int | None
+    ) -> Error | TaskStatus:
         """The state, which carries the cancel flag."""
         task = self._current(task_id, epoch)
         if task is None:
@@ -162,7 +170,8 @@ class Store:
             self.fenced += 1
             return FencedError
         task.lease = "live"
-        task.deaths = 0 if advanced else task.deaths
+        task.deaths = 0 if advanced or saved is not None else task.deaths
+        task.checkpoint = task.checkpoint if saved is None else saved
         return task.status
 
     def append_logs(self, task_id: str, epoch: int, line: str) -> Error | None:
@@ -173,7 +182,9 @@ class Store:
         task.logs.append(line)
         return None
 
-    def finish(self, task_id: str, epoch: int, status: TaskStatus, line: str) -> Error | TaskStatus:
+    def finish(
+        self, task_id: str, epoch: int, status: TaskStatus, line: str, outcome: str | None
+    ) -> Error | TaskStatus:
         """The end of an attempt; repeating it is a no-op."""
         task = self._current(task_id, epoch)
         if task is None:
@@ -183,6 +194,8 @@ class Store:
         if status not in TRANSITIONS[task.status]:
             return TransitionError
         task.logs.append(line)
+        if outcome:
+            task.note(outcome)
         self._move(task, status)
         return status
 
@@ -196,6 +209,7 @@ class Store:
         if task.lease is None:
             return task.status
         task.logs.append(line)
+        task.note("failed" if counted else "released")
         task.attempts -= 0 if counted else 1
         task.lease = None
         self._move(task, CANCELLED if task.status is CANCEL_REQUESTED else PENDING)
@@ -216,6 +230,8 @@ class Store:
         if target is task.status:
             return target
         task.logs.append(line)
+        if task.lease == "expired":
+            task.note("lost")
         if task.managed and task.status is not PENDING:
             self.outbox.append(("cancel", task_id))
         self._move(task, target)
@@ -229,6 +245,7 @@ class Store:
         return {task.task_id: (task.status, task.epoch) for task in lost}
 
     def _lose(self, task: Task) -> None:
+        task.note("lost")
         task.deaths += 1
         task.attempts -= 1
         task.lease = None
@@ -261,6 +278,7 @@ class Store:
         task.revision += 1
         if status.is_terminal:
             task.lease = None
+            task.checkpoint = None
             self.outbox.append(("finished", task.task_id))
             if task.delete:
                 del self.tasks[task.task_id]

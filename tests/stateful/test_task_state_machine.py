@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from task_state import Paging, TaskRecord, TaskStateError, TaskStatus, keys
+from task_state import AttemptOutcome, Paging, TaskRecord, TaskStateError, TaskStatus, keys
 from task_state.log_entry import format_log_entry
-from task_state.managed import Waiting
+from task_state.managed import Checkpoint, Failing, Waiting
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.testing import ServerAddress
 from tests.contract.store import Keyspace, index_names
@@ -38,6 +38,10 @@ ANY_TIME = [
     *("accept", "append_log", "update_result", "load", "save_a_copy", "set_status"),
     *("cancel", "replace"),
 ]
+OUTCOMES: dict[TaskStatus, AttemptOutcome] = {
+    TaskStatus.FAILED: "failed",
+    TaskStatus.CANCELLED: "cancelled",
+}
 HOUR = 3600.0
 
 
@@ -190,10 +194,17 @@ class Lives(RuleBasedStateMachine):
 
     def heartbeat(self, data: st.DataObject, task_id: str) -> None:
         epoch, advanced = self.some_epoch(data, task_id), data.draw(st.booleans())
+        saved = data.draw(st.none() | st.integers(0, 9))
         answer = self.run(
-            self.managed.heartbeat(task_id, epoch, lease_seconds=HOUR, advanced=advanced)
+            self.managed.heartbeat(
+                task_id,
+                epoch,
+                lease_seconds=HOUR,
+                advanced=advanced,
+                checkpoint=None if saved is None else Checkpoint(saved),
+            )
         )
-        assert answer is self.model.heartbeat(task_id, epoch, advanced=advanced)
+        assert answer is self.model.heartbeat(task_id, epoch, advanced=advanced, saved=saved)
 
     def append_logs(self, data: st.DataObject, task_id: str) -> None:
         epoch, line = self.some_epoch(data, task_id), self.line()
@@ -202,13 +213,18 @@ class Lives(RuleBasedStateMachine):
 
     def finish(self, data: st.DataObject, task_id: str) -> None:
         epoch, status, line = self.some_epoch(data, task_id), data.draw(ENDS), self.line()
-        answer = self.run(self.managed.finish(task_id, epoch, status, log_entry=line))
-        assert answer is self.model.finish(task_id, epoch, status, line)
+        outcome = OUTCOMES.get(status)
+        failing = None if outcome is None else Failing(outcome, line)
+        answer = self.run(
+            self.managed.finish(task_id, epoch, status, log_entry=line, failing=failing)
+        )
+        assert answer is self.model.finish(task_id, epoch, status, line, outcome)
 
     def give_back(self, data: st.DataObject, task_id: str) -> None:
         epoch, counted, line = self.some_epoch(data, task_id), data.draw(st.booleans()), self.line()
         give_back = self.managed.retry if counted else self.managed.release
-        answer = self.run(give_back(task_id, epoch, log_entry=line))
+        failing = Failing("failed" if counted else "released", line)
+        answer = self.run(give_back(task_id, epoch, log_entry=line, failing=failing))
         assert answer is self.model.give_back(task_id, epoch, line, counted=counted)
 
     def let_the_lease_end(self, data: st.DataObject, task_id: str) -> None:
@@ -241,6 +257,9 @@ class Lives(RuleBasedStateMachine):
             lines = [line.partition(",")[2] for line in found.logs]
             assert ["lost" if line.startswith("Worker") else line for line in lines] == task.logs
             assert task.error in {found.result.error, "poison"}
+            assert found.checkpoint == task.checkpoint
+            notes = [(note.epoch, note.attempt, note.outcome) for note in found.history]
+            assert notes == task.history
             assert (found.completed_at is not None) is task.status.is_terminal
             assert self.space.indexes_of(task.task_id) == index_names(
                 task.status, task.service, task.user_id

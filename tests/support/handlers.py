@@ -260,6 +260,28 @@ def save_late(task: Task[dict[str, Any]]) -> Any:
     return None
 
 
+def save_without_end(task: Task[dict[str, Any]]) -> None:
+    """Saves and saves; a file says how many it has said. Its worker must hear them all."""
+    log("begun")
+    number = 0
+    while True:
+        number += 1
+        checkpoint([number, "x" * 20_000])
+        _mark(task, "said", str(number))
+
+
+def escape(task: Task[dict[str, Any]]) -> None:
+    """Leaves its process group by a fork that keeps everything open."""
+    checkpoint("before the escape")
+    escaped = os.fork()
+    if escaped == 0:
+        os.setsid()
+        time.sleep(600)
+        os._exit(0)
+    _mark(task, "escaped", str(escaped))
+    time.sleep(600)
+
+
 def save_too_much(task: Task[dict[str, Any]]) -> None:
     checkpoint("x" * 70_000)
 
@@ -334,6 +356,8 @@ both("e.resume-threads", resume_in_threads, **_SOON)
 both("e.resume-async", resume_async, **_SOON)
 both("e.save-too-much", save_too_much, max_attempts=1)
 define_task("e.resume-timeout", resume, {**_SOON, "timeout_seconds": 1.5})
+define_task("e.save-without-end", save_without_end)
+define_task("e.escape", escape)
 define_task("e.save-late", save_late, _SOON)
 define_task("t.first", add, TaskOptions(payload=Numbers, priority=10))
 define_task("t.two-at-once", until_file, TaskOptions(concurrency_limit=2))

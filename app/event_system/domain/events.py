@@ -100,9 +100,8 @@ class EventBase(BaseModel):
         default_factory=dict, validate_default=True
     )
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, type_name: str = "", **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
+    def __init_subclass__(cls, type_name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
         cls.type_name = type_name or f"{cls.__module__}.{cls.__qualname__}"
         _TYPES[cls.type_name] = cls
 
@@ -114,6 +113,7 @@ class EventBase(BaseModel):
 
 
 E = TypeVar("E", bound=EventBase)
+E_co = TypeVar("E_co", bound=EventBase, covariant=True)
 
 _TYPES: WeakValueDictionary[str, type[EventBase]] = WeakValueDictionary()
 

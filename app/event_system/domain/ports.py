@@ -14,16 +14,15 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Generic, Protocol, Self, TypeVar, cast, overload
+from typing import Final, Generic, Protocol, Self, overload
 
 from app.event_system.domain.errors import ClosedError, SubscribeError
-from app.event_system.domain.events import E, EventBase
+from app.event_system.domain.events import E, E_co, EventBase
 from app.event_system.domain.topics import check_pattern
 
 MAX_DELIVERIES: Final = 5
 _GROUP_LENGTH: Final = 64
 _GROUP_EXTRA: Final = frozenset("._@-")
-_E_co = TypeVar("_E_co", bound=EventBase, covariant=True)
 
 
 class Overflow(StrEnum):
@@ -61,7 +60,8 @@ def check_group(group: str) -> str:
     plain = all(char.isascii() and (char.isalnum() or char in _GROUP_EXTRA) for char in group)
     if not plain or not 0 < len(group) <= _GROUP_LENGTH:
         raise SubscribeError(
-            f"{group[:100]!r} is no name of a group: use 1 to {_GROUP_LENGTH} of A-Z a-z 0-9 . _ @ -"
+            f"{group[:100]!r} is no name of a group: use 1 to {_GROUP_LENGTH} letters, "
+            "digits or . _ @ -"
         )
     return group
 
@@ -102,13 +102,13 @@ class _Settles(Protocol):
     def reject(self, delivery: "Delivery[EventBase]", reason: str) -> None: ...
 
 
-class Delivery(Generic[_E_co]):
+class Delivery(Generic[E_co]):
     """An event in the hands of a consumer, to be settled once: `ack` or `nack`. Both take effect
     soon, in the background; settling twice does nothing."""
 
     __slots__ = ("_origin", "_settled", "deliveries", "event", "key")
 
-    def __init__(self, event: _E_co, deliveries: int, origin: _Settles, key: str = "") -> None:
+    def __init__(self, event: E_co, deliveries: int, origin: _Settles, key: str = "") -> None:
         self.event = event
         self.deliveries = deliveries
         """How often the event was delivered, this time included."""
@@ -153,7 +153,7 @@ class _Closing(ABC):
         await self.close()
 
 
-class Subscription(_Closing, Generic[E]):
+class Subscription(_Closing, Generic[E_co]):
     """The deliveries of one subscription: `async for delivery in subscription`, each to be settled.
 
     Ends when it is closed. Closing gives what is not settled back: to the group, where there is
@@ -166,14 +166,14 @@ class Subscription(_Closing, Generic[E]):
         return self
 
     @abstractmethod
-    async def __anext__(self) -> Delivery[E]:
+    async def __anext__(self) -> Delivery[E_co]:
         """The next delivery; raises StopAsyncIteration once it is closed."""
 
     @abstractmethod
     async def flush(self) -> None:
         """Wait until what was settled so far has reached the broker."""
 
-    async def events(self) -> AsyncGenerator[E]:
+    async def events(self) -> AsyncGenerator[E_co]:
         """The events themselves. Each is acknowledged when the next is asked for: one at which the
         loop ended, by an error or by `break`, stays unsettled."""
         async for delivery in self:

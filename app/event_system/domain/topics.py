@@ -1,7 +1,7 @@
 """Topics and patterns of events, and the trie that finds the patterns of a topic.
 
-A topic is 1 to 16 segments of `[A-Za-z0-9_-]{1,64}`, joined by dots. In a pattern a segment may also
-be `*` (any one segment) or `**` (any number of segments, none included).
+A topic is 1 to 16 segments of `[A-Za-z0-9_-]{1,64}`, joined by dots. In a pattern a segment may
+also be `*` (any one segment) or `**` (any number of segments, none included).
 """
 
 import re

@@ -54,7 +54,7 @@ class Link:
     async def call(self, *command: Argument) -> Any:
         """Run one command."""
         self._check_open()
-        return await self.within(self._client.execute_command(*command))
+        return await self.within(cast("Awaitable[Any]", self._client.execute_command(*command)))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -103,7 +103,9 @@ class Reader:
     async def read(self, queue_id: str, consumer: str, *, count: int, block_ms: int) -> list[Entry]:
         """New entries for the consumer, waiting for the first one."""
         if self._id is None:
-            self._id = int(await self._link.within(self._client.client_id()))
+            self._id = int(
+                await self._link.within(cast("Awaitable[Any]", self._client.client_id()))
+            )
         try:
             reply = await self._link.within(
                 self._client.xreadgroup(

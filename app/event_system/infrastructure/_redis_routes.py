@@ -1,4 +1,4 @@
-"""The queues of a Redis broker, as a publisher knows them: which of them get the events of a topic."""
+"""The queues of a Redis broker, as a publisher knows them: which get the events of a topic."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -32,8 +32,8 @@ def route_of(options: SubscribeOptions) -> Route:
     overflow = options.overflow or Overflow.DROP_OLDEST
     if overflow is Overflow.WAIT:
         raise SubscribeError(
-            "overflow is `wait`, which only a broker in memory can do: here a publisher cannot know "
-            "when there is room; use drop_oldest, drop_newest or error"
+            "overflow is `wait`, which only a broker in memory can do: here a publisher cannot "
+            "know when there is room; use drop_oldest, drop_newest or error"
         )
     policy: _Policy = overflow.value  # pyright: ignore[reportAssignmentType]
     return Route(options.pattern, options.group, options.limit or DEFAULT_LIMIT, policy)

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.event_system.domain.errors import BrokerUnavailableError, ClosedError
+from app.event_system.domain.errors import ClosedError
 from app.event_system.infrastructure._redis_link import Argument, Link
 
+log = logging.getLogger(__name__)
 
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between tries while Redis is away; the last for ever."""
@@ -76,11 +78,16 @@ class Settling:
                 self._sent, self._next = self._next, _Outcome()
             try:
                 await self._send(self._sent)
-            except BrokerUnavailableError:
-                await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-                tries += 1
             except ClosedError:
                 return  # of the broker: a later member gets these again
+            except Exception as error:
+                if not tries:
+                    extra = {"action": "events.settle.failed", "queue": self._queue_id}
+                    log.warning(
+                        "Settled events wait", extra=extra | {"reason": str(error)}, exc_info=error
+                    )
+                await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+                tries += 1
             else:
                 self._sent = _Outcome()
                 tries = 0

@@ -1,11 +1,12 @@
-"""A member of a queue in Redis: reads ahead, hands out, keeps its lease, takes over from the dead."""
+"""A member of a queue in Redis: reads ahead, hands out, keeps its lease, relieves the dead."""
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from app.event_system.domain.errors import (
     BrokerUnavailableError,
@@ -13,16 +14,16 @@ from app.event_system.domain.errors import (
     EventDecodeError,
     EventSystemError,
 )
-from app.event_system.domain.events import E, EventBase, decode_event
+from app.event_system.domain.events import E_co, EventBase, decode_event
 from app.event_system.domain.ports import Delivery, SubscribeOptions, Subscription
-from app.event_system.infrastructure._redis_link import GROUP, Fields, Link
+from app.event_system.infrastructure._redis_link import Fields, Link
 from app.event_system.infrastructure._redis_routes import Route
 from app.event_system.infrastructure._redis_settling import PAUSES, Settling
 
 log = logging.getLogger(__name__)
 
 BLOCK_SECONDS: Final = 5.0
-MOST_PENDING: Final = 10_000
+_GONE, _LATE = 0, 2  # answers of the script `beat`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,11 @@ class Membership:
     lease_seconds: float
 
     @property
+    def lease_ms(self) -> int:
+        """How long its lease is, in milliseconds."""
+        return int(self.lease_seconds * 1000)
+
+    @property
     def mortal(self) -> int:
         """1 when the queue ends with its only member."""
         return int(self.route.group is None)
@@ -43,14 +49,24 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry that was read and not handed out yet."""
+    """An entry that was read and not handed out yet. It was `delivered` so often as this entry, and
+    before that as others."""
 
     key: str
     fields: Fields
-    deliveries: int
+    delivered: int = 1
+
+    @property
+    def deliveries(self) -> int:
+        """How often the event was delivered, this time included."""
+        return int(self.fields.get(b"n", b"0")) + self.delivered
 
 
-class RedisSubscription(Subscription[E]):
+def _entry(key: bytes, delivered: int, flat: list[bytes]) -> _Entry:
+    return _Entry(key.decode(), dict(zip(flat[::2], flat[1::2], strict=True)), delivered)
+
+
+class RedisSubscription(Subscription[E_co]):
     """Deliveries from one queue. Two tasks of its own: one reads ahead as far as there is room, one
     keeps the lease and takes over what dead members held."""
 
@@ -59,7 +75,7 @@ class RedisSubscription(Subscription[E]):
         link: Link,
         member: Membership,
         options: SubscribeOptions,
-        event_type: type[E],
+        event_type: type[E_co],
         on_close: Callable[[Subscription[EventBase]], None],
     ) -> None:
         self.options = options
@@ -74,6 +90,7 @@ class RedisSubscription(Subscription[E]):
         self._filled, self._room, self._look = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._taking = asyncio.Lock()
         self._unsure = False  # entries may be ours that we never saw
+        self._leased_until = 0.0
         self._closing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._reader = link.connection()
@@ -90,10 +107,10 @@ class RedisSubscription(Subscription[E]):
             asyncio.create_task(self._for_ever("keep", self._keep), name="events.keep"),
         ]
 
-    async def __anext__(self) -> Delivery[E]:
+    async def __anext__(self) -> Delivery[E_co]:
         while self._closing is None:
-            if not self._buffer:
-                self._filled.clear()
+            if not self._buffer or time.monotonic() > self._leased_until:
+                self._filled.clear()  # without a lease, these may be another's by now
                 await self._filled.wait()
             elif (delivery := self._handed(self._buffer.popleft())) is not None:
                 return delivery
@@ -132,7 +149,7 @@ class RedisSubscription(Subscription[E]):
         if len(self._buffer) + len(self._held) <= self._member.prefetch // 2:
             self._room.set()
 
-    def _handed(self, entry: _Entry) -> Delivery[E] | None:
+    def _handed(self, entry: _Entry) -> Delivery[E_co] | None:
         payload, kind = entry.fields.get(b"e", b""), entry.fields.get(b"t", b"")
         try:
             event = decode_event(payload, kind.decode(errors="replace"), self._event_type)
@@ -142,27 +159,37 @@ class RedisSubscription(Subscription[E]):
             self._make_room()
             return None
         delivery = Delivery(event, entry.deliveries, self, entry.key)
-        self._held[entry.key] = cast("Delivery[EventBase]", delivery)
+        self._held[entry.key] = delivery
         return delivery
 
     async def _for_ever(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Nothing but closing ends it: not Redis being away, and no defect of ours."""
         failures = 0
-        while self._closing is None:
-            try:
-                await step()
+        while self._closing is None and not self._link.closed:
+            if await self._tried(name, step, first=failures == 0):
                 if failures:
                     log.info("Events again", extra={"action": "events.resumed", **self._fields()})
                 failures = 0
-            except ClosedError:
-                return  # of the broker
-            except EventSystemError as error:
-                if not failures:
-                    extra = {"action": f"events.{name}.failed", "reason": str(error)}
-                    log.warning("No events for now", extra=extra | self._fields())
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
-                self._unsure = True
-                self._look.set()
+                continue
+            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+            failures += 1
+            self._unsure = True
+            self._look.set()
+
+    async def _tried(self, name: str, step: Callable[[], Awaitable[None]], *, first: bool) -> bool:
+        extra = {"action": f"events.{name}.failed", **self._fields()}
+        try:
+            await step()
+        except ClosedError:
+            return False
+        except EventSystemError as error:
+            if first:
+                log.warning("No events for now", extra=extra | {"reason": str(error)})
+            return False
+        except Exception:  # the edge of a loop: whatever it was, the next turn must come
+            log.exception("A subscription failed", extra=extra)
+            return False
+        return True
 
     def _fields(self) -> dict[str, Any]:
         return {"pattern": self.options.pattern, "group": self.options.group}
@@ -186,12 +213,8 @@ class RedisSubscription(Subscription[E]):
                 self._settling.ack(key)
                 self._look.set()
             else:
-                self._take(key, fields, 1)
-
-    def _take(self, key: str, fields: Fields, delivered: int) -> None:
-        before = int(fields.get(b"n", b"0"))
-        self._buffer.append(_Entry(key, fields, before + delivered))
-        self._filled.set()
+                self._buffer.append(_Entry(key, fields))
+                self._filled.set()
 
     async def _recover(self) -> None:
         """Find the entries that are ours although the reply that had them was lost."""
@@ -205,15 +228,11 @@ class RedisSubscription(Subscription[E]):
                 raise
 
     async def _take_unseen(self) -> None:
-        key = self._link.queue_key(self._member.queue_id)
-        mine = ("XPENDING", key, GROUP, "-", "+", MOST_PENDING, self._member.consumer)
+        member = self._member
         seen = self._held.keys() | {entry.key for entry in self._buffer} | self._settling.unsent()
-        for name, _, _, delivered in await self._link.call(*mine):
-            if name.decode() in seen:
-                continue
-            found = await self._link.call("XRANGE", key, name, name)
-            for _, flat in found.items() if isinstance(found, dict) else found:
-                self._take(name.decode(), flat, delivered)
+        unseen = await self._link.run("mine", member.queue_id, member.consumer, *seen)
+        self._buffer.extend(_entry(*one) for one in unseen)
+        self._filled.set()
 
     async def _keep(self) -> None:
         await self._beat()
@@ -227,23 +246,31 @@ class RedisSubscription(Subscription[E]):
             return
 
     async def _beat(self) -> None:
-        member, lease_ms = self._member, int(self._member.lease_seconds * 1000)
-        there = await self._link.run(
-            "beat", member.queue_id, member.consumer, lease_ms, member.mortal
+        member, start = self._member, time.monotonic()
+        found = await self._link.run(
+            "beat", member.queue_id, member.consumer, member.lease_ms, member.mortal
         )
-        if not there:
+        if found == _GONE:
             await self._join()
+        elif found == _LATE:  # this process stood still: what it read ahead may be another's now
+            self._buffer.clear()
+            self._suspects &= self._held.keys()
+            self._unsure = True
+            await self._reader.unblock()
+        self._leased_until = start + member.lease_seconds
+        self._filled.set()
 
     async def _join(self) -> None:
-        member, lease_ms = self._member, int(self._member.lease_seconds * 1000)
+        member, start = self._member, time.monotonic()
         known = await self._link.run(
             "join",
             member.queue_id,
             member.route.to_json(),
             member.consumer,
-            lease_ms,
+            member.lease_ms,
             member.mortal,
         )
+        self._leased_until = start + member.lease_seconds
         if self._tasks and not known:
             log.error(
                 "The queue of a subscription was gone: events may be missing",
@@ -267,12 +294,8 @@ class RedisSubscription(Subscription[E]):
 
     def _take_over(self, taken: Iterable[tuple[bytes, int, list[bytes]]]) -> None:
         """Put what others held before what was read: it is older."""
-        entries: list[_Entry] = []
-        for key, delivered, flat in taken:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            entries.append(_Entry(key.decode(), fields, int(fields.get(b"n", b"0")) + delivered))
-            if delivered > 1:
-                self._suspects.add(key.decode())
+        entries = [_entry(*one) for one in taken]
+        self._suspects.update(entry.key for entry in entries if entry.delivered > 1)
         self._buffer.extendleft(reversed(entries))
         self._filled.set()
 
@@ -282,7 +305,7 @@ class RedisSubscription(Subscription[E]):
         self._look.set()
         held = list(self._held)
         self._held.clear()
-        self._on_close(cast("Subscription[EventBase]", self))
+        self._on_close(self)
         try:
             await self._stop_reading()
             await self._settling.close()

@@ -18,7 +18,11 @@ class Script:
 
 
 def _read(name: str) -> str:
-    return resources.files(__package__).joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    return (
+        resources.files("app.event_system.infrastructure")
+        .joinpath("scripts", f"{name}.lua")
+        .read_text("utf-8")
+    )
 
 
 def _prelude(body: str) -> str:

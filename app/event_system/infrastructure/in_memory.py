@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from itertools import islice
-from typing import Final, cast
+from typing import Final
 
 from app.event_system.domain.errors import ClosedError, EventDecodeError, EventEncodeError
-from app.event_system.domain.events import E, EventBase, as_type, encode_event
+from app.event_system.domain.events import E, E_co, EventBase, as_type, encode_event
 from app.event_system.domain.ports import (
     BrokerPort,
     ConsumerPort,
@@ -89,18 +89,18 @@ class InMemoryBroker(BrokerPort):
         for subscription in list(self._subscriptions):
             await subscription.close()
 
-    def join(self, subscription: "InMemorySubscription[E]") -> MemoryQueue:
+    def join(self, subscription: "InMemorySubscription[EventBase]") -> MemoryQueue:
         """The queue of a new member."""
         if self.closed:
             raise ClosedError("the broker was closed: make another one")
         queue = self._queue(subscription.options)
         queue.members += 1
-        self._subscriptions.add(cast("InMemorySubscription[EventBase]", subscription))
+        self._subscriptions.add(subscription)
         return queue
 
-    def leave(self, subscription: "InMemorySubscription[E]", queue: MemoryQueue) -> None:
+    def leave(self, subscription: "InMemorySubscription[EventBase]", queue: MemoryQueue) -> None:
         """A member goes. Its queue goes with it, unless it is a group's."""
-        self._subscriptions.discard(cast("InMemorySubscription[EventBase]", subscription))
+        self._subscriptions.discard(subscription)
         queue.left()
         if queue.options.group is None:
             self._remove(queue)
@@ -199,7 +199,7 @@ class InMemoryConsumer(ConsumerPort):
         return InMemorySubscription(self._broker, self, options, event_type)
 
 
-class InMemorySubscription(Subscription[E]):
+class InMemorySubscription(Subscription[E_co]):
     """One member of a queue."""
 
     def __init__(
@@ -207,7 +207,7 @@ class InMemorySubscription(Subscription[E]):
         broker: InMemoryBroker,
         consumer: InMemoryConsumer,
         options: SubscribeOptions,
-        event_type: type[E],
+        event_type: type[E_co],
     ) -> None:
         self.options = replace(options)
         self._broker = broker
@@ -217,7 +217,7 @@ class InMemorySubscription(Subscription[E]):
         self._closed = False
         self._queue = broker.join(self)
 
-    async def __anext__(self) -> Delivery[E]:
+    async def __anext__(self) -> Delivery[E_co]:
         entries = self._queue.entries
         while not self._closed:
             if not entries:
@@ -226,14 +226,14 @@ class InMemorySubscription(Subscription[E]):
                 return delivery
         raise StopAsyncIteration
 
-    async def events(self) -> AsyncGenerator[E]:
+    async def events(self) -> AsyncGenerator[E_co]:
         queue = self._queue
         if queue.options.group is not None or self._event_type is not EventBase:
             async for event in super().events():
                 yield event
             return
         # Nobody else can get these, and they need no conversion: a delivery would tell nothing.
-        entries = cast("deque[E | Again]", queue.entries)
+        entries: deque[EventBase | Again] = queue.entries
         while True:
             if not entries:  # as they are, too, once it is closed
                 if self._closed:
@@ -241,7 +241,8 @@ class InMemorySubscription(Subscription[E]):
                 await queue.sleep()
                 continue
             entry = entries.popleft()
-            yield entry.event if entry.__class__ is Again else entry
+            event = entry.event if isinstance(entry, Again) else entry
+            yield event  # pyright: ignore[reportReturnType]  # EventBase is the type, see above
             queue.room += 1  # free(), without the cost of a call
             if queue.blocked:
                 queue.admit()
@@ -253,7 +254,7 @@ class InMemorySubscription(Subscription[E]):
         if self._closed:
             return
         self._closed = True
-        self._consumer.forget(cast("Subscription[EventBase]", self))
+        self._consumer.forget(self)
         while self._unsettled:
             delivery, _ = self._unsettled.popitem()  # the last first: each goes before the others
             self._queue.again(delivery.event, delivery.deliveries - 1, first=True)
@@ -276,7 +277,7 @@ class InMemorySubscription(Subscription[E]):
         else:
             self._bury(delivery.event, reason, delivery.deliveries)
 
-    def _handed(self, entry: EventBase | Again) -> Delivery[E] | None:
+    def _handed(self, entry: EventBase | Again) -> Delivery[E_co] | None:
         event, before = (entry.event, entry.deliveries) if isinstance(entry, Again) else (entry, 0)
         try:
             typed = as_type(event, self._event_type)

@@ -9,10 +9,13 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from typing import Any, Final, cast
+from typing import Any, Final
+from weakref import WeakSet
+
+from pydantic_core import from_json
 
 from app.event_system.domain.errors import SubscribeError
-from app.event_system.domain.events import E, EventBase
+from app.event_system.domain.events import E
 from app.event_system.domain.ports import (
     BrokerPort,
     ConsumerPort,
@@ -47,7 +50,7 @@ class RedisBroker(BrokerPort):
     ) -> None:
         self._link = Link(url, prefix=prefix, timeout=timeout)
         self._lease = lease_seconds
-        self._ends: set[RedisPublisher | RedisConsumer] = set()
+        self._ends: WeakSet[RedisPublisher | RedisConsumer] = WeakSet()
 
     def publisher(self) -> RedisPublisher:
         publisher = RedisPublisher(self._link)
@@ -95,8 +98,7 @@ class RedisBroker(BrokerPort):
         return int(await self._link.call("XDEL", self._link.dead_key, *ids)) if ids else 0
 
     async def close(self) -> None:
-        ends, self._ends = self._ends, set()
-        await asyncio.gather(*(end.close() for end in ends))
+        await asyncio.gather(*(end.close() for end in list(self._ends)))
         await self._link.close()
 
 
@@ -114,6 +116,15 @@ def _letter(key: str, fields: Any) -> DeadLetter:
         reason=texts["r"],
         deliveries=int(texts["n"]),
     )
+
+
+def _topic(payload: str) -> str:
+    """The topic of an event, or nothing when the payload is none."""
+    try:
+        event: Any = from_json(payload)
+        return str(event["topic"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 class RedisConsumer(ConsumerPort):

@@ -1,6 +1,8 @@
 """What a task's handler raises, and what is raised at it: the errors of task definitions."""
 
-from typing import Any
+from typing import Any, Final
+
+_LONGEST_DELAY_SECONDS: Final = 366 * 86_400
 
 
 class TasksError(Exception):
@@ -34,10 +36,15 @@ class RetryLater(TasksError):
     """Raised by a handler: try again, if an attempt is left.
 
     `delay_seconds` replaces the definition's own delay. When no attempt is left, `message` and
-    `data` become the failed task's result.
+    `data` become the failed task's result. Raises TasksError for what is no delay.
     """
 
     def __init__(self, message: str, delay_seconds: float | None = None, data: Any = None) -> None:
+        if delay_seconds is not None and not 0 <= delay_seconds <= _LONGEST_DELAY_SECONDS:
+            raise TasksError(
+                f"RetryLater: delay_seconds={delay_seconds!r} is no delay; give 0 to "
+                f"{_LONGEST_DELAY_SECONDS} seconds, or leave it out"
+            )
         super().__init__(message)
         self.delay_seconds = delay_seconds
         self.data = data

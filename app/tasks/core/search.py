@@ -159,5 +159,6 @@ async def _closing(
 
 def _forget_closed_loops() -> None:
     """A loop that was closed without finishing its generators left its connections for dead."""
-    for loop in [loop for loop in _opened if loop.is_closed()]:
-        del _opened[loop]
+    for loop in list(_opened):  # a copy: another thread's loop may come or go meanwhile
+        if loop.is_closed():
+            _opened.pop(loop, None)

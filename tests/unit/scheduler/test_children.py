@@ -331,3 +331,49 @@ async def test_a_child_reads_the_checkpoint_of_the_attempt_before(child: Child) 
     outcome = await child.run(view("e.resume", epoch=2), LATER, words)
     assert outcome.data["resumed"] is None, "the next task has none of it"
     assert words.saved == []
+
+
+async def test_what_a_killed_child_said_is_heard_even_if_nobody_listened_yet(
+    child: Child, tmp_path: Path
+) -> None:
+    """The store is away, so lines wait, and so does all that came after them in the channel."""
+    words, gate, said = Words(), asyncio.Event(), tmp_path / "said.1"
+
+    async def room() -> None:
+        await gate.wait()
+
+    words.room = room
+    job = asyncio.create_task(
+        child.run(view("e.save-without-end", {"folder": str(tmp_path)}), LATER, words)
+    )
+    async with asyncio.timeout(60):
+        while not said.exists() or int(said.read_text()) < 10:
+            await asyncio.sleep(0.01)
+    await child.kill()
+    assert words.saved == []
+    gate.set()
+    with pytest.raises(ChildDied):
+        await job
+    assert len(words.saved) >= int(said.read_text())
+    assert [number for number, _ in words.saved] == list(range(1, len(words.saved) + 1))
+
+
+@pytest.mark.parametrize("killer", ["its worker", "somebody else"])
+async def test_a_process_that_escaped_does_not_keep_the_run_waiting(
+    child: Child, tmp_path: Path, killer: str
+) -> None:
+    words, escaped = Words(), tmp_path / "escaped.1"
+    job = asyncio.create_task(child.run(view("e.escape", {"folder": str(tmp_path)}), LATER, words))
+    try:
+        async with asyncio.timeout(60):
+            while not escaped.exists():
+                await asyncio.sleep(0.01)
+            if killer == "its worker":
+                await child.kill()
+            else:
+                os.kill(child.pid, signal.SIGKILL)
+            with pytest.raises(ChildDied):
+                await job
+    finally:
+        os.kill(int(escaped.read_text()), signal.SIGKILL)
+    assert words.saved == ["before the escape"]

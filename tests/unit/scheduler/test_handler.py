@@ -4,7 +4,7 @@ import asyncio
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,16 +15,24 @@ from app.tasks import (
     LeaseLost,
     PermanentFailure,
     RetryLater,
+    Task,
     TaskCancelled,
+    TaskControl,
     TaskDefinition,
     TaskOptions,
+    TasksError,
 )
 from dms_scheduler.ending import retry_delay
-from dms_scheduler.handler import MAX_RESULT_BYTES, failed, succeeded
+from dms_scheduler.handler import MAX_RESULT_BYTES, TaskView, call_inline, failed, succeeded
 from dms_scheduler.masking import mask
 from dms_scheduler.plain import plain, plain_text
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+VIEW = TaskView(
+    id="1", service="t", user_id="u", parameters={}, created_at=MOMENT, updated_at=MOMENT,
+    started_at=MOMENT, attempts=1, max_attempts=3, epoch=1, description=None,
+)  # fmt: skip
+NO_CONTROL = cast("TaskControl", None)
 
 
 class Model(BaseModel):
@@ -238,3 +246,55 @@ def test_a_validator_that_breaks_is_a_final_failure_with_its_traceback() -> None
     assert (outcome.kind, outcome.retryable) == ("failure", False)
     assert outcome.error == "RuntimeError: a bug in the validator"
     assert "explode" in (outcome.traceback or "")
+
+
+class Silent(Exception):
+    """An exception whose message cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (Silent(), "Silent: (its message cannot be shown: RuntimeError in its __str__)"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(3), "the handler left its process by sys.exit(3)"),
+        (ValueError("x" * 10_000_000), "ValueError: " + "x" * 65_536),
+    ],
+    ids=["silent", "interrupt", "exit", "long"],
+)
+@pytest.mark.parametrize("sync", [True, False], ids=["thread", "coroutine"])
+async def test_whatever_is_raised_inline_is_an_outcome(
+    error: BaseException, shown: str, sync: bool
+) -> None:
+    """Nothing of it may reach the worker's event loop, which would end with it."""
+
+    def function(task: Task[Any]) -> None:
+        raise error
+
+    async def coroutine(task: Task[Any]) -> None:
+        raise error
+
+    definition = TaskDefinition("t", function if sync else coroutine)
+    outcome = await call_inline(definition, VIEW, NO_CONTROL)
+    assert (outcome.kind, outcome.error, outcome.retryable) == ("failure", shown, True)
+    assert len(outcome.traceback or "") <= 16_384
+
+
+def test_a_long_traceback_begins_with_a_whole_line() -> None:
+    def deep(number: int) -> None:
+        if number == 0:
+            raise ValueError("password " * 5000 + "\nlast line")
+        deep(number - 1)
+
+    with pytest.raises(ValueError, match="last line") as caught:
+        deep(100)
+    assert failed(caught.value).traceback == "last line\n"
+
+
+@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, 1e9])
+def test_a_delay_that_is_none_fails_where_it_is_made(delay: float) -> None:
+    with pytest.raises(TasksError, match="is no delay; give 0 to"):
+        RetryLater("later", delay_seconds=delay)

@@ -96,7 +96,7 @@ def test_ranges_are_given_in_microseconds() -> None:
         ({"q": " "}, r"q=' ' \(1 characters\): give 1 to 256"),
         ({"q": "a\0"}, "without NUL"),
         ({"q": "a" * 257}, r"\(257 characters\)"),
-        ({"created_after": AT, "created_before": AT}, "created_after=.* and created_before=.* nothin"),
+        ({"created_after": AT, "created_before": AT}, "created_after=.* and created_before="),
         ({"updated_after": LATER, "updated_before": AT}, "updated_after=.*must be the later one"),
         ({"cursor": "x"}, "cursor='x' is none of ours"),
     ],

@@ -64,7 +64,7 @@ local function finish(q, entry)
 end
 
 local function bury(q, fields, deliveries, reason)
-  call('XADD', P .. 'dead', 'MAXLEN', '~', MOST_DEAD, '*', 'q', q, 't', fields.t, 'e', fields.e,
-    'n', deliveries, 'r', reason)
+  call('XADD', P .. 'dead', 'MAXLEN', '~', MOST_DEAD, '*', 'q', q, 't', fields.t or '',
+    'e', fields.e or '', 'n', deliveries, 'r', reason)
   call('HINCRBY', counts_key(q), 'dead', 1)
 end

@@ -16,7 +16,7 @@ for at = acks + 4, #ARGV, 4 do
     if dead == '1' then
       bury(q, fields, deliveries, reason)
     else
-      call('XADD', key, '*', 't', fields.t, 'e', fields.e, 'n', deliveries, 'r', reason)
+      call('XADD', key, '*', 't', fields.t or '', 'e', fields.e or '', 'n', deliveries, 'r', reason)
     end
   end
 end
