@@ -2,11 +2,12 @@
 
 import sys
 
-from benchmarks import accept, search, task_state, throughput
+from benchmarks import accept, events, search, task_state, throughput
 
 ALL = {
     "task_state": task_state.main,
     "search": search.main,
+    "events": events.main,
     "accept": accept.main,
     "throughput": throughput.main,
 }

@@ -31,18 +31,19 @@ class Archive:
         self._folder = folder
 
     async def add(self, retention: Retention, tasks: list[TaskRecord]) -> list[Seen]:
-        """Write the tasks and have them on disk; what was written of each. Raises ArchiveError
-        when that fails, and then the file is as it was."""
+        """Write the tasks and have them on disk; what was written of each, those left out that
+        went meanwhile. Raises ArchiveError when it fails, and then the file is as it was."""
         try:
             with self._opened() as descriptor:
                 start = os.fstat(descriptor).st_size
                 try:
-                    seen = [await _append(descriptor, retention, task) for task in tasks]
+                    ids = [task.task_id for task in tasks]
+                    seen = [await _append(descriptor, retention, task_id) for task_id in ids]
                     await _in_thread(os.fsync, descriptor)
                 except BaseException:
                     os.ftruncate(descriptor, start)
                     raise
-                return seen
+                return [each for each in seen if each is not None]
         except OSError as error:
             raise ArchiveError(
                 f"the archive {self._folder} cannot be written, so nothing is removed: "
@@ -63,8 +64,9 @@ class Archive:
             os.close(descriptor)
 
 
-async def _append(descriptor: int, retention: Retention, task: TaskRecord) -> Seen:
-    export = retention.export(task, ExportForm.JSONL)
+async def _append(descriptor: int, retention: Retention, task_id: str) -> Seen | None:
+    start = os.fstat(descriptor).st_size
+    export = retention.export(task_id, ExportForm.JSONL)
     waiting = bytearray()
     async for chunk in export.chunks():
         waiting += chunk
@@ -72,7 +74,11 @@ async def _append(descriptor: int, retention: Retention, task: TaskRecord) -> Se
             await _in_thread(write_all, descriptor, bytes(waiting))
             waiting.clear()
     await _in_thread(write_all, descriptor, bytes(waiting))
-    return Seen(task.task_id, task.revision, export.logs_total, export.output_bytes)
+    if export.seen is None:
+        os.ftruncate(
+            descriptor, start
+        )  # it went meanwhile: half of its log must not be its last word
+    return export.seen
 
 
 async def _in_thread(work: Callable[..., object], *arguments: object) -> None:

@@ -226,11 +226,10 @@ def decode_record(
     return _trusted(values, result)
 
 
-def decode_listed(rows: Iterable[tuple[bytes, Sequence[bytes], int | None]]) -> list[TaskRecord]:
-    """The records of a listing: each its id, its hash, and the length of its log where the hash
-    does not tell it (an older layout's)."""
-    zone = get_timezone()
+def decode_listed(found: Sequence[Any]) -> list[TaskRecord]:
+    """The records of a listing: id, hash, id, hash ..."""
+    zone, parts = get_timezone(), iter(found)
     return [
-        decode_record(task_id.decode(), flat, logs_total=lines, zone=zone)
-        for task_id, flat, lines in rows
+        decode_record(task_id.decode(), flat, zone=zone)
+        for task_id, flat in zip(parts, parts, strict=True)
     ]

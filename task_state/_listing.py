@@ -26,11 +26,12 @@ from task_state.timezone import to_microseconds
 
 # Records that one call may look at when no index serves a filter: bounds the script's time. A page
 # that stays short of its limit says so by its cursor.
-SCAN_BUDGET = 2000
+SCAN_BUDGET = 500
 # When so few records may match, all of them are looked at: the page is full and the total exact.
 GATHER_LIMIT = 1000
 
 _OPTIONS = tuple(field.name for field in fields(Paging))
+_STATES = tuple(TaskStatus)
 _TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Order, score and task id of the last record, and how many records are still to be passed over.
 _CURSOR = re.compile(r"([cui][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})(?::([0-9]{1,7}))?")
@@ -165,7 +166,7 @@ def _states(status: Iterable[TaskStatus]) -> list[TaskStatus]:
     if isinstance(status, str):
         raise InvalidRequestError(f"status={status!r:.80}: give a list of states, such as [status]")
     try:
-        return list(dict.fromkeys(map(TaskStatus, status))) or list(TaskStatus)
+        return list(dict.fromkeys(map(TaskStatus, status)))
     except ValueError as error:
         raise InvalidRequestError(
             f"status: {error}; choose among {', '.join(TaskStatus)}"
@@ -206,7 +207,7 @@ def _decoded(cursor: str) -> str:
 def decode_counts(reply: list[Any]) -> TaskCounts:
     """The counts that the script answered."""
     by_status, by_service, by_user = reply
-    states = dict(zip(TaskStatus, map(int, by_status), strict=True))
+    states = dict(zip(_STATES, by_status, strict=True))
     return TaskCounts(
         sum(states.values()),
         states,

@@ -5,7 +5,8 @@ Three forms, one task a line. `jsonl` is the whole TaskRecord with all of its lo
 `brief` is what pruning needs. docs/operations.md describes the columns.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -30,55 +31,65 @@ class ExportForm(StrEnum):
     BRIEF = "brief"
 
 
-class TaskExport:
-    """One task as one line. `logs_total` and `output_bytes` say, once all chunks were taken, how
-    much of log and output is in it: what `Retention.prune` compares."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A task as somebody read it: its revision and log lines, and the bytes of its output, or None
+    where these do not matter."""
 
-    def __init__(self, store: Store, task: TaskRecord, form: ExportForm) -> None:
+    task_id: str
+    revision: int
+    logs_total: int
+    output_bytes: int | None = None
+
+
+class TaskExport:
+    """One task as one line, whole or flat, read from the writer.
+
+    `seen` says, once all chunks were taken, how much of the task is in it: what `Retention.prune`
+    compares. It stays None for a task that was gone before all of it was read.
+    """
+
+    def __init__(self, store: Store, task_id: str, form: ExportForm) -> None:
         self._store = store
         self._repository = RedisTaskRepository(store)
-        self._task = task
+        self._task_id = task_id
         self._form = form
-        self.logs_total = task.logs_total
-        self.output_bytes = 0
+        self.seen: Seen | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The line in pieces, its line break included; the log is read part by part.
+        """The line in pieces, its line break included; the log is read part by part. Nothing for a
+        task that is gone.
 
         A log that grows meanwhile ends where it ended when its last part was read.
         """
-        # Before the text is read: what grows in between is then noticed when the task is pruned.
-        self.output_bytes = await self._output_size()
-        if self._form is ExportForm.BRIEF:
-            yield _json(_brief(self._task, self.output_bytes)) + b"\n"
+        task = await self._repository.get(self._task_id)
+        if task is None:
             return
-        output = await self._output()
+        # Before the text is read: what grows in between is then noticed when the task is pruned.
+        size = await self._output_size()
         columns = _flat if self._form is ExportForm.FLAT else _whole
-        yield _json(columns(self._task, output))[:-1] + b',"logs":['
+        yield _json(columns(task, await self._output() if size else None))[:-1] + b',"logs":['
         total = 0
         async for lines in self._log():
             part = _json(lines)[1:-1]
             yield b"," + part if total else part
             total += len(lines)
-        self.logs_total = total
         yield b'],"logs_total":%d}\n' % total
+        if await self._repository.get(self._task_id) is not None:
+            self.seen = Seen(self._task_id, task.revision, total, size)
 
     async def _output_size(self) -> int:
-        writer, key = self._store.writer, keys.output(self._task.task_id)
+        writer, key = self._store.writer, keys.output(self._task_id)
         size = await self._store.call(lambda: cast("Awaitable[Any]", writer.strlen(key)))
         return cast("int", size)
 
     async def _output(self) -> str | None:
-        if not self.output_bytes:
-            return None
-        return await self._repository.get_launcher_output(self._task.task_id) or None
+        return await self._repository.get_launcher_output(self._task_id) or None
 
     async def _log(self) -> AsyncGenerator[list[str]]:
         offset = 0
         while True:
-            page = await self._repository.get_logs(
-                self._task.task_id, offset=offset, limit=LINES_A_STEP
-            )
+            page = await self._repository.get_logs(self._task_id, offset=offset, limit=LINES_A_STEP)
             if page.lines:
                 yield list(page.lines)
             offset += len(page.lines)
@@ -92,6 +103,20 @@ def _json(value: Any) -> bytes:
     for separator in _SEPARATORS:
         text = text.replace(separator.encode(), b"\\u%04x" % ord(separator))
     return text
+
+
+async def brief_lines(store: Store, tasks: Sequence[TaskRecord]) -> bytes:
+    """Tasks in brief, one a line, in one round trip."""
+
+    async def ask() -> list[Any]:
+        pipeline = store.writer.pipeline(transaction=False)
+        for task in tasks:
+            pipeline.strlen(keys.output(task.task_id))
+        return await pipeline.execute()
+
+    sizes = cast("list[int]", await store.call(ask) if tasks else [])
+    pairs = zip(tasks, sizes, strict=True)
+    return b"".join(_json(_brief(task, size)) + b"\n" for task, size in pairs)
 
 
 def _brief(task: TaskRecord, output_bytes: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ lines and how much output it has seen. Tasks of other programs (unmanaged) are f
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -14,24 +15,13 @@ from task_state._port import MAX_PAGE, TaskPage, TaskSearch
 from task_state._redis_repository import RedisTaskRepository
 from task_state._store import Store
 from task_state.errors import InvalidRequestError
-from task_state.export import ExportForm, TaskExport
+from task_state.export import ExportForm, Seen, TaskExport, brief_lines
 from task_state.models import TaskRecord
 from task_state.retention_policy import TERMINAL
 from task_state.timezone import to_microseconds
 
 TURN = "retention"
 _NAMES_A_STEP = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A task as somebody read it: its revision and log lines, and the bytes of its output, or None
-    where these do not matter."""
-
-    task_id: str
-    revision: int
-    logs_total: int
-    output_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +60,19 @@ class Retention:
         ended = [task for task in page.tasks if _end(task) < limit]
         return TaskPage(ended, page.next_cursor)
 
-    def export(self, task: TaskRecord, form: ExportForm) -> TaskExport:
-        """The task as a line of that form."""
-        return TaskExport(self._store, task, form)
+    def export(self, task_id: str, form: ExportForm) -> TaskExport:
+        """The task as a line of that form, and how much of its log and output is in it."""
+        return TaskExport(self._store, task_id, form)
+
+    async def lines(self, tasks: Sequence[TaskRecord], form: ExportForm) -> AsyncGenerator[bytes]:
+        """The tasks as lines, in pieces."""
+        if form is ExportForm.BRIEF:
+            yield await brief_lines(self._store, tasks)
+            return
+        for task in tasks:
+            async with aclosing(self.export(task.task_id, form).chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def prune(self, tasks: Sequence[Seen], *, dry_run: bool = False) -> Pruned:
         """Remove finished tasks with all that belongs to them, unless they have changed since they

@@ -20,7 +20,8 @@ class ServerFacts:
     """One server, as INFO and CONFIG tell it. None: it does not say, or the ACL forbids to ask.
 
     `data_id` is the same on servers that hold the same data (the replication id). `clock_ahead`
-    is by how many seconds its clock is ahead of this machine's, the round trip halved.
+    is by how many seconds its clock is surely ahead of this machine's (or behind), the
+    round trip taken off.
     """
 
     name: str
@@ -129,7 +130,7 @@ class StoreServer:
     async def _facts(self, redis: "Redis") -> ServerFacts:
         before = time.time()
         seconds, micros = await self._store.call(lambda: cast("Any", redis.time()))
-        here = (before + time.time()) / 2
+        ahead = _ahead(seconds + micros / 1_000_000, before, time.time())
         info = await self._store.call(lambda: cast("Any", redis.info("everything")))
         config = await self._config(redis)
         role = str(info["role"])
@@ -146,7 +147,7 @@ class StoreServer:
             last_write_ok=info.get("aof_last_write_status", "ok") == "ok",
             used_bytes=int(info["used_memory"]),
             most_bytes=int(info.get("maxmemory", 0)),
-            clock_ahead=seconds + micros / 1_000_000 - here,
+            clock_ahead=ahead,
         )
 
     async def _config(self, redis: "Redis") -> Mapping[str, str]:
@@ -174,6 +175,11 @@ class StoreServer:
 
     async def _call(self, command: _Command) -> Any:
         return await self._store.call(lambda: command(self._store.writer))
+
+
+def _ahead(there: float, before: float, after: float) -> float:
+    """By how much a clock that said `there` at some time in between was surely ahead or behind."""
+    return max(there - after, 0.0) or min(there - before, 0.0)
 
 
 def _text(value: str | bytes) -> str:

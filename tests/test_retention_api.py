@@ -307,3 +307,12 @@ async def test_a_store_that_fails_on_the_way_breaks_the_answer(
     async with served_frontend(make_settings(dms_redis_url)) as frontend:
         with pytest.raises(httpx2.RemoteProtocolError):
             await frontend.client.get(EXPORT, headers=OPERATOR)
+
+
+async def test_the_head_of_an_export_has_no_body(
+    quiet: Frontend, dms_repository: RedisTaskRepository
+) -> None:
+    await dms_repository.save(finished("x"))
+    answer = await quiet.client.head(EXPORT, headers=OPERATOR)
+    assert answer.status_code == 200
+    assert answer.content == b""

@@ -318,7 +318,6 @@ class _Talk:
             if response.status_code >= 300:
                 await response.aread()
                 self._wiring.read(sent, response)
-        self._wiring.must_stream(response)
         return aiter(httpx2.EventSource(response))
 
     async def _next_event(

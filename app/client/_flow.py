@@ -215,8 +215,7 @@ def poll(
         try:
             found = yield from call(_bounded(sent, left))
         except UnavailableError as error:
-            if left is None or left > 0:
-                pause = patience.after(error)
+            pause = patience.after(error)
         else:
             patience.answered()
             if over(found):

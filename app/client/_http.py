@@ -16,7 +16,6 @@ from app.client._request import (
     address,
     check,
     cut_off,
-    not_ours,
     token_headers,
     unreachable,
 )
@@ -84,12 +83,6 @@ class Wiring:
         check(answer, sent)
         return answer
 
-    def must_stream(self, response: httpx2.Response) -> None:
-        """Raise UnexpectedAnswerError for an answer that is no stream of events."""
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "text/event-stream":
-            raise not_ours(Answer(self.where.shown, response.status_code, {}, b""))
-
     @contextlib.contextmanager
     def errors(self, sent: Request) -> Generator[None]:
         """Errors of httpx2 as the client's own."""
@@ -100,7 +93,9 @@ class Wiring:
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             raise unreachable(self.where, error) from error
         except httpx2.SSEError as error:
-            raise UnexpectedAnswerError(f"{self.where.shown} streams what is not DMS's") from error
+            raise UnexpectedAnswerError(
+                f"{self.where.shown} streams something that is not DMS's: {error}"
+            ) from error
         except httpx2.TransportError as error:
             raise cut_off(self.where, sent, error) from error
         except httpx2.DecodingError as error:

@@ -7,7 +7,7 @@ command loads them.
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -107,7 +107,7 @@ def route(*segments: str) -> str:
     try:
         return "".join(f"/{quote(segment, safe='')}" for segment in segments)
     except UnicodeEncodeError:
-        raise _not_text(" ".join(map(repr, segments))) from None
+        raise _not_text("a name", segments) from None
 
 
 def _query(params: Mapping[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _query(params: Mapping[str, Any]) -> str:
     try:
         return urlencode(pairs)
     except UnicodeEncodeError:
-        raise _not_text(repr(params)) from None
+        raise _not_text("an option", [text for _, text in pairs]) from None
 
 
 def _items(value: Any) -> Sequence[Any]:
@@ -136,7 +136,7 @@ def _json_bytes(body: Mapping[str, Any]) -> bytes:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode()
     except UnicodeEncodeError:
-        raise _not_text("the parameters") from None
+        raise _not_text("a parameter", ()) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"the parameters are not JSON: {error}",
@@ -144,11 +144,21 @@ def _json_bytes(body: Mapping[str, Any]) -> bytes:
         ) from error
 
 
-def _not_text(what: str) -> UsageError:
+def _not_text(what: str, texts: Iterable[str]) -> UsageError:
+    """Bytes that a shell passed on, such as a file's name in an encoding of the past."""
+    wrong = next((f" ({text!r})" for text in texts if _is_no_text(text)), "")
     return UsageError(
-        f"{what}: not valid UTF-8, so neither JSON nor a URL can carry it",
-        "name a folder above it whose name is",
+        f"{what}{wrong} is not valid UTF-8, so neither JSON nor a URL can carry it",
+        "name something that is, such as a folder above it",
     )
+
+
+def _is_no_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 # ------------------------------------------------------------------------------------- the address
@@ -313,17 +323,12 @@ def json_object(answer: Answer) -> dict[str, Any]:
         return {}
     found = _object(answer.body)
     if found is None:
-        raise not_ours(answer)
+        raise UnexpectedAnswerError(
+            f"{answer.where} answered something that is not DMS's",
+            "is this the API's root? pass base_url, or set DMS_API_BASE",
+            status=answer.status,
+        )
     return found
-
-
-def not_ours(answer: Answer) -> UnexpectedAnswerError:
-    """Something answers there that is no DMS, or a DMS of another time."""
-    return UnexpectedAnswerError(
-        f"{answer.where} answered something that is not DMS's",
-        "is this the API's root? pass base_url, or set DMS_API_BASE",
-        status=answer.status,
-    )
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

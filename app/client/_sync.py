@@ -317,7 +317,6 @@ class _Talk:
             if response.status_code >= 300:
                 response.read()
                 self._wiring.read(sent, response)
-        self._wiring.must_stream(response)
         return iter(httpx2.EventSource(response))
 
     def _next_event(self, source: Iterator[httpx2.ServerSentEvent], sent: Request) -> Event | None:

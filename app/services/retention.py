@@ -36,13 +36,12 @@ class RetentionService:
         """Those tasks as lines, in pieces of about 64 KiB."""
         retention = await self._provider.get_retention()
         waiting = bytearray()
-        for task in tasks:
-            async with aclosing(retention.export(task, form).chunks()) as chunks:
-                async for chunk in chunks:
-                    waiting += chunk
-                    if len(waiting) >= _SENT_BYTES:
-                        yield bytes(waiting)
-                        waiting.clear()
+        async with aclosing(retention.lines(tasks, form)) as pieces:
+            async for piece in pieces:
+                waiting += piece
+                if len(waiting) >= _SENT_BYTES:
+                    yield bytes(waiting)
+                    waiting.clear()
         if waiting:
             yield bytes(waiting)
 

@@ -1,9 +1,6 @@
 """`doctor`: whether store, server and services are whole; mends what follows from records."""
 
-import asyncio
 import os
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,9 +38,14 @@ def doctor(
     Looks at the store itself: that of a running `up` (--data-dir, or this user's), else the one of
     DMS_REDIS_WRITE_URL. Warnings leave the exit code alone.
     """
+    import asyncio
+
+    # Imported here: all of the store's libraries would slow down every other command.
+    from cli.doctor.examine import examine
     from cli.doctor.report import Verdict, worst
 
-    results = asyncio.run(_examine(_patient(data_dir), mend=repair))
+    settings, folder = _patient(data_dir)
+    results = asyncio.run(examine(settings, folder, mend=repair, say=note))
     verdict = worst(results)
     if output is Format.TABLE:
         _show(results)
@@ -53,63 +55,26 @@ def doctor(
         raise typer.Exit(ExitCode.ERROR)
 
 
-@dataclass(frozen=True)
-class Patient:
+def _patient(data_dir: Path | None) -> "tuple[Settings, Path | None]":
     """Who is looked at: the settings, and the data directory where it is an `up` of here."""
-
-    settings: "Settings"
-    data_dir: Path | None
-
-
-def _patient(data_dir: Path | None) -> Patient:
     from cli.embedded import EmbeddedServer
     from cli.up.plan import default_data_dir
 
     settings = read_settings()
     if data_dir is None and os.environ.get("DMS_REDIS_WRITE_URL"):
-        return Patient(settings, None)
+        return settings, None
     folder = (data_dir or default_data_dir(os.environ)).expanduser().resolve()
     server = EmbeddedServer.of(folder) if folder.is_dir() else None
     if server is not None and server.answers():
         urls = {"redis_write_url": server.url, "redis_read_url": server.url}
-        return Patient(settings.model_copy(update=urls), folder)
+        return settings.model_copy(update=urls), folder
     if data_dir is not None:
         raise CliError(
             f"no `up` runs in {folder}",
             "start it: dms-frontend up --data-dir; or name the store: DMS_REDIS_WRITE_URL",
             ExitCode.UNREACHABLE,
         )
-    return Patient(settings, None)
-
-
-async def _examine(patient: Patient, *, mend: bool) -> "list[Result]":
-    from app.services.repository import build_provider
-    from cli.doctor import server, services, store
-    from dms_scheduler.engine import EngineClient, quiet_engine_logs
-    from task_state import TaskStateError
-
-    quiet_engine_logs()
-    # A step of the doctor may wait for others: what is slow is not away.
-    patience = max(patient.settings.redis_timeout_seconds, 10.0)
-    settings = patient.settings.model_copy(update={"redis_timeout_seconds": patience})
-    results = [] if patient.data_dir else services.check_settings(settings)
-    async with AsyncExitStack() as stack:
-        provider = build_provider(settings)
-        stack.push_async_callback(provider.close)
-        engine = EngineClient(settings.redis_write_url, timeout_seconds=patience)
-        try:
-            results += await server.check_server(provider, settings)
-            if patient.data_dir is None:
-                results += await services.check_scheduler(settings, provider)
-            else:
-                results.append(services.check_disk("disk", patient.data_dir))
-            results += await store.check_records(provider, mend=mend, say=note)
-            await engine.start()
-            stack.push_async_callback(engine.close)
-            results += await store.check_engine(provider, engine, mend=mend)
-        except TaskStateError as error:
-            results.append(store.unreachable(error))
-    return results
+    return settings, None
 
 
 def _show(results: "list[Result]") -> None:

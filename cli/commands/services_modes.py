@@ -147,9 +147,10 @@ def resume(
     output: options.Output = Format.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
-    """End what `pause` or `drain` began; what waits starts within about a second.
+    """End what `pause` or `drain` began.
 
-    --all ends what was said of all services; one that was paused by name stays so.
+    What waits starts within about a second. --all ends what was said of all services; one that was
+    paused by name stays so.
     """
     with connected(api_base, token) as api:
         name = _change(api, "resume", service, everything=everything, reason=None)

@@ -37,7 +37,7 @@ def status(
     output: options.Output = Format.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
-    """Show one task: its state, the attempts that failed and why, its latest log lines."""
+    """Show one task, why attempts failed, and its latest log lines."""
     with connected(api_base) as api:
         task = api.run(calls.get(TaskRef(task_id, service, user)))
     show_task(task, output)

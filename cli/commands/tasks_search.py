@@ -120,11 +120,11 @@ def search(
     output: options.ListOutput = ListFormat.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
 ) -> None:
-    """Find tasks by any mix of id, service, status, user, text and times.
+    """Find tasks by id, service, status, user, text and times.
 
-    With --service and --user it finds that user's own tasks. Any other search is an operator's and
-    needs the token. Ages such as 90s, 15m, 2h, 7d count back from now; a time is ISO 8601, in UTC
-    if it names no zone.
+    All that are named must hold. With --service and --user it finds that user's own tasks; any
+    other search is an operator's and needs the token. Ages such as 90s, 15m, 2h, 7d count back
+    from now; a time is ISO 8601, in UTC if it names no zone.
     """
     wanted: SearchOptions = {
         "task_id": task_id,

@@ -132,7 +132,7 @@ def _clock(facts: ServerFacts) -> Result:
     side = "ahead" if facts.clock_ahead > 0 else "behind"
     shown = f"the server is {abs(facts.clock_ahead):.1f} s {side}"
     if abs(facts.clock_ahead) <= _CLOCK_SECONDS:
-        return good("clock", shown)
+        return good("clock", "the server's agrees with this machine's")
     return warn(
         "clock",
         f"{shown} of this machine: times in logs and records do not fit",

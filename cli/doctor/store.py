@@ -6,7 +6,6 @@ from typing import Final
 from app.core.events import DISPATCH_GROUP
 from cli.doctor.report import Result, Verdict, good, warn
 from dms_scheduler.engine import EngineClient
-from task_state import TaskStateError
 from task_state.audit import Audit, Finding
 from task_state.managed import Waiting
 from task_state.redis import RedisRepositoryProvider
@@ -121,13 +120,3 @@ async def _check_consumers(engine: EngineClient, *, mend: bool) -> Result:
         held = "" if empty else f", holds {consumer.pending} calls"
         result.add(f"{consumer.name}: silent for {hours:.0f} h{held}", repaired=mend and empty)
     return result
-
-
-def unreachable(error: TaskStateError) -> Result:
-    """The store does not answer: nothing else can be looked at."""
-    return Result(
-        "store",
-        str(error),
-        "start the server, or name it: DMS_REDIS_WRITE_URL, or --data-dir for that of `up`",
-        count=1,
-    )

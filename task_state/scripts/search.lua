@@ -1,13 +1,13 @@
 -- One page of a search, merged from one sorted set a state. Read-only: it runs on a replica too.
 -- ARGV: prefix, ttl, task id, service, user, sort ('c', 'u' or 'i'), 'asc' or 'desc', created min, max, updated
 -- min, max, text in lower case, cursor's score, cursor's id, records to skip, limit, budget, most to gather,
--- states... An empty argument is none. Ranges are half-open, in µs. Answers {records as {id, values, lines},
--- score and id of the last one if there may be more, records left to skip, total or -1}.
+-- states (none: all)... An empty argument is none. Ranges are half-open, in µs. Answers {{id, values, id,
+-- values, ...}, score and id of the last one if there may be more, records left to skip, total or -1}.
 local task, service, user, sort, desc = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == 'desc'
 local range = {c = {ARGV[8], ARGV[9]}, u = {ARGV[10], ARGV[11]}}
 local text, cursor, after, skip = ARGV[12], tonumber(ARGV[13]), ARGV[14], tonumber(ARGV[15])
 local limit, budget, most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local states = {unpack(ARGV, 19)}
+local states = #ARGV > 18 and {unpack(ARGV, 19)} or STATUSES
 
 -- Byte order, as sorted sets have it: Lua's own < follows the locale that the server was started in.
 local function less(a, b)
@@ -162,26 +162,38 @@ local function open(all)
   return ready
 end
 
--- Takes the next member of all sources: its id and score.
-local function take(ready)
-  local best = ready[1]
+local best, rival -- the source whose turn it is, and the score of the next one after it
+
+local function choose(ready)
+  best, rival = ready[1], desc and -math.huge or math.huge
   for i = 2, #ready do
     local one = ready[i]
-    local closer = one.score < best.score
-    if one.score == best.score then closer = less(one.items[one.next], best.items[best.next]) ~= desc
-    elseif desc then closer = not closer end
+    local closer = (one.score < best.score) ~= desc
+    if one.score == best.score then closer = less(one.items[one.next], best.items[best.next]) ~= desc end
+    local behind = closer and best.score or one.score
     if closer then best = one end
+    if (behind < rival) ~= desc then rival = behind end
   end
-  local id, score, step = best.items[best.next], best.score, desc and -2 or 2
-  best.at, best.next = best.at + 1, best.next + step
-  if best.items[best.next] then best.score = tonumber(best.items[best.next + 1])
-  elseif best.at < best.size then fetch(best)
-  else
-    for i, one in ipairs(ready) do
-      if one == best then table.remove(ready, i) break end
-    end
+end
+
+local function leave(ready)
+  for i, one in ipairs(ready) do
+    if one == best then table.remove(ready, i) break end
   end
-  return id, score
+  best = nil
+end
+
+-- Takes the next member of all sources: its id and score.
+local function take(ready)
+  if not best or best.score == rival or (best.score < rival) == desc then choose(ready) end
+  local one = best
+  local items, at, score = one.items, one.next, one.score
+  local following = at + (desc and -2 or 2)
+  one.at, one.next = one.at + 1, following
+  if items[following] then one.score = tonumber(items[following + 1])
+  elseif one.at < one.size then fetch(one)
+  else leave(ready) end
+  return items[at], score
 end
 
 -- ------------------------------------------------------------------------------------------- records
@@ -209,15 +221,18 @@ local function fits(id)
   return true, sort == 'c' and created or sort == 'u' and updated or 0
 end
 
-local answer, last_score, last_id = {}, '', ''
+local answer, got, last_score, last_id = {}, 0, '', ''
 -- Records of an older layout do not say how many lines they have.
 local older = call('EXISTS', P .. 'older') == 1
 
 local function add(id)
   local flat = call('HGETALL', P .. 'task:' .. id)
   if #flat == 0 then return end
-  local lines = older and call('LLEN', P .. 'logs:' .. id)
-  answer[#answer + 1] = {id, flat, lines}
+  if older then
+    flat[#flat + 1] = 'log_lines'
+    flat[#flat + 1] = tostring(call('LLEN', P .. 'logs:' .. id))
+  end
+  answer[got * 2 + 1], answer[got * 2 + 2], got = id, flat, got + 1
 end
 
 -- The records in order, checked one by one if the index does not know all; `budget` of them at most.
@@ -228,7 +243,7 @@ local function walk(all, check)
     skip = 0
   end
   local ready, seen = open(all), 0
-  while ready[1] and #answer < limit and seen < budget do
+  while ready[1] and got < limit and seen < budget do
     local id, score = take(ready)
     seen, last_score, last_id = seen + 1, score, id
     if not check then add(id)

@@ -200,7 +200,7 @@ async def test_ctrl_c_leaves_a_whole_file_and_a_whole_store(
     env: dict[str, str], dms_repository: RedisTaskRepository, tmp_path: Path
 ) -> None:
     end = now() - timedelta(days=60)
-    names = {f"t{n}" for n in range(1200)}
+    names = {f"t{n}" for n in range(600)}
     for name in names:
         await dms_repository.save(
             TaskRecord(

@@ -6,6 +6,8 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
+from app.event_system import BrokerPort, ConsumerPort, PublisherPort
+from app.event_system.infrastructure import InMemoryBroker, RedisBroker
 from task_state.admission import Admission
 from task_state.changes import Changes
 from task_state.managed import ManagedTasks
@@ -77,3 +79,24 @@ async def outbox(provider: RedisRepositoryProvider) -> Outbox:
 @pytest_asyncio.fixture
 async def changes(provider: RedisRepositoryProvider) -> Changes:
     return await provider.get_changes()
+
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
+async def broker(request: pytest.FixtureRequest) -> AsyncGenerator[BrokerPort]:
+    """Each broker of events, with nothing in it."""
+    if request.param == "memory":
+        opened: BrokerPort = InMemoryBroker()
+    else:
+        opened = RedisBroker(request.getfixturevalue("dms_redis_url"), timeout=60)
+    async with opened:
+        yield opened
+
+
+@pytest.fixture
+def publisher(broker: BrokerPort) -> PublisherPort:
+    return broker.publisher()
+
+
+@pytest.fixture
+def consumer(broker: BrokerPort) -> ConsumerPort:
+    return broker.consumer()

@@ -12,9 +12,9 @@ from task_state.managed import ManagedTasks, Waiting
 from task_state.redis import RedisRepositoryProvider
 from task_state.repository import RedisTaskRepository
 from tests.contract.store import Keyspace
-from tests.contract.test_managed_tasks import loaded, submit
+from tests.contract.test_managed_tasks import begin, loaded, submit
 
-LIVES = 60.0
+LIVES = 3600.0
 
 
 class Line:
@@ -369,6 +369,34 @@ async def test_the_memory_of_turns_is_bounded(line: Line, keyspace: Keyspace) ->
     assert await line.admit(1) == ["a1"]
     assert keyspace.client.zcard(keys.TURNS) == 10_000
     assert keyspace.client.zscore(keys.TURNS, "a") == 1
+
+
+async def test_unqueued_watches_over_what_was_admitted(
+    managed: ManagedTasks, admission: Admission, keyspace: Keyspace
+) -> None:
+    async def admit() -> list[Waiting]:
+        return (await admission.admit(attendance=Attendance("w", 1, 60))).calls
+
+    submitted, accepted = await submit(managed), await submit(managed)
+    await managed.accept(accepted)
+    assert keyspace.client.zcard(keys.QUEUED) == 0, "it waits for a slot, nobody looks for a call"
+    assert await admit() == [Waiting(accepted, 1)]
+    assert await managed.unqueued() == [], "too soon"
+    keyspace.let_queue_check(accepted)
+    assert await managed.unqueued() == [Waiting(accepted, 1)]
+    assert await managed.unqueued() == [], "its next look is later"
+    await begin(managed, accepted)
+    await managed.retry(accepted, 1)
+    assert await managed.unqueued() == []
+    assert await admit() == [Waiting(accepted, 2)]
+    keyspace.let_queue_check(accepted)
+    assert await managed.unqueued() == [Waiting(accepted, 2)]
+    keyspace.let_queue_check(accepted)
+    keyspace.let_queue_check(submitted)
+    await managed.cancel(accepted)
+    await managed.begin(submitted, 1, worker="w")
+    assert await managed.unqueued() == []
+    assert keyspace.client.zcard(keys.QUEUED) == 0
 
 
 @pytest.mark.parametrize("service", ["", "with space", "a:b", "**"])

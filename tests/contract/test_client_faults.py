@@ -94,7 +94,7 @@ async def test_an_answer_that_does_not_come_in_time(name: FaceName, call: str) -
     """What only reads is unavailable; of a change nobody knows whether it was made."""
     release = threading.Event()
     with ScriptedServer([Reply(after=release)]) as server:
-        async with face_of(name, server.base, timeout=0.3) as face:
+        async with face_of(name, server.base, timeout=2.0) as face:
             with pytest.raises(UnavailableError, match="no whole answer") as caught:
                 await face.call(call, MINE)
         release.set()

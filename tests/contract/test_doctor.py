@@ -11,6 +11,7 @@ from app.core.config import Settings
 from app.core.events import DISPATCH_GROUP
 from app.services.repository import build_provider
 from cli.doctor import server, services, store
+from cli.doctor.examine import examine
 from cli.doctor.report import Result, Verdict, bad, good, warn, worst
 from dms_scheduler.engine import Call, EngineClient
 from task_state import TaskStatus, keys
@@ -290,3 +291,21 @@ async def test_a_walk_gives_one_result_a_check(
     assert {name for name, result in results.items() if result.count} == {"members"}
     assert results["members"].verdict is OK
     assert await managed.cancel(task_id) is TaskStatus.CANCELLED
+
+
+async def test_what_the_acl_forbids_hides_nothing_else(own_server: RealServer) -> None:
+    """A user of Redis as RELIABILITY wants it: no CONFIG, and here not even INFO."""
+    await look(make_settings(own_server.url))
+    with own_server.client() as client:
+        client.zadd(f"{keys.PREFIX}c:FAILED", {"ghost": 1})
+        client.execute_command("ACL", "SETUSER", "dms", "on", ">pw", "~*", "&*", "+@all", "-config")
+        url = own_server.url.replace("unix://", "unix://dms:pw@")
+        found = await look(make_settings(url))
+        assert found["durability"].verdict is OK
+        assert "unknown" in found["durability"].what
+        client.execute_command("ACL", "SETUSER", "dms", "-info")
+    results = named(await examine(make_settings(url), None, mend=False, say=print))
+    assert results["server"].verdict is PROBLEM
+    assert "INFO" in results["server"].what.upper()
+    assert results["members"].verdict is PROBLEM
+    assert results["jobs"].verdict is OK

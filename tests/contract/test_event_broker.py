@@ -2,63 +2,31 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from app.event_system import (
     BrokerPort,
     ClosedError,
     ConsumerPort,
     EventBase,
-    Overflow,
     PublisherPort,
-    QueueFullError,
     SubscribeError,
     Subscription,
     TopicError,
 )
-from app.event_system.infrastructure import InMemoryBroker, RedisBroker
 from tests.support.events import (
     Named,
     Numbered,
     eventually,
     numbered,
+    numbers_of,
+    publish,
     queue_of,
     take,
     take_acked,
 )
-
-
-@pytest_asyncio.fixture(params=["memory", "redis"])
-async def broker(request: pytest.FixtureRequest) -> AsyncGenerator[BrokerPort]:
-    if request.param == "memory":
-        opened: BrokerPort = InMemoryBroker()
-    else:
-        opened = RedisBroker(request.getfixturevalue("dms_redis_url"), timeout=60)
-    async with opened:
-        yield opened
-
-
-@pytest.fixture
-def publisher(broker: BrokerPort) -> PublisherPort:
-    return broker.publisher()
-
-
-@pytest.fixture
-def consumer(broker: BrokerPort) -> ConsumerPort:
-    return broker.consumer()
-
-
-async def _publish(publisher: PublisherPort, *numbers: int, topic: str = "numbers.all") -> None:
-    for number in numbers:
-        await publisher.publish(topic, numbered(number))
-
-
-def _numbers(events: list[Numbered]) -> list[int]:
-    return [event.number for event in events]
 
 
 async def test_each_subscription_gets_its_copy_in_order(
@@ -66,9 +34,9 @@ async def test_each_subscription_gets_its_copy_in_order(
 ) -> None:
     first = await consumer.subscribe("numbers.*", Numbered)
     second = await consumer.subscribe("numbers.*", Numbered)
-    await _publish(publisher, *range(30))
-    assert _numbers(await take_acked(first, 30)) == list(range(30))
-    assert _numbers(await take_acked(second, 30)) == list(range(30))
+    await publish(publisher, *range(30))
+    assert numbers_of(await take_acked(first, 30)) == list(range(30))
+    assert numbers_of(await take_acked(second, 30)) == list(range(30))
 
 
 @pytest.mark.parametrize(
@@ -96,10 +64,10 @@ async def test_patterns_choose_topics(
 async def test_what_nobody_subscribed_to_is_gone(
     publisher: PublisherPort, consumer: ConsumerPort
 ) -> None:
-    await _publish(publisher, 1)
+    await publish(publisher, 1)
     subscription = await consumer.subscribe("numbers.all", Numbered)
-    await _publish(publisher, 2)
-    assert _numbers(await take_acked(subscription, 1)) == [2]
+    await publish(publisher, 2)
+    assert numbers_of(await take_acked(subscription, 1)) == [2]
 
 
 async def test_a_group_shares_its_events(
@@ -120,7 +88,7 @@ async def test_a_group_shares_its_events(
     workers = [asyncio.create_task(work(member)) for member in members]
     await publisher.publish_many([numbered(number) for number in range(200)])
     await eventually(all_found)
-    assert _numbers(await take_acked(other, 200)) == list(range(200))
+    assert numbers_of(await take_acked(other, 200)) == list(range(200))
     await consumer.close()
     await asyncio.gather(*workers)
     assert sorted(found) == list(range(200))
@@ -131,11 +99,11 @@ async def test_a_group_collects_while_nobody_is_there(
     publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
 ) -> None:
     await (await consumer.subscribe("numbers.*", group="team")).close()
-    await _publish(publisher, 1, 2, 3)
+    await publish(publisher, 1, 2, 3)
     queue = await queue_of(broker, "numbers.*", "team")
     assert (queue.members, queue.waiting) == (0, 3)
     again = await broker.consumer().subscribe("numbers.*", Numbered, group="team")
-    assert _numbers(await take_acked(again, 3)) == [1, 2, 3]
+    assert numbers_of(await take_acked(again, 3)) == [1, 2, 3]
 
 
 async def test_a_subscription_of_no_group_ends_with_its_consumer(
@@ -145,77 +113,7 @@ async def test_a_subscription_of_no_group_ends_with_its_consumer(
     assert len(await broker.queues()) == 1
     await consumer.close()
     assert await broker.queues() == []
-    await _publish(publisher, 1)
-
-
-async def test_refused_events_come_again_and_then_are_dead_letters(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    subscription = await consumer.subscribe("numbers.*", Numbered, group="team", max_deliveries=3)
-    original = numbered(7, text="값 하나")
-    await publisher.publish("numbers.all", original)
-    for time in (1, 2, 3):
-        delivery = await take(subscription)
-        assert (delivery.event, delivery.deliveries) == (original, time)
-        delivery.nack(f"no use: {time}, 이유")
-    await subscription.flush()
-    [letter] = await broker.dead_letters()
-    assert (letter.pattern, letter.group, letter.deliveries) == ("numbers.*", "team", 3)
-    assert (letter.topic, letter.type_name) == ("numbers.all", Numbered.type_name)
-    assert letter.reason == "no use: 3, 이유"
-    assert Numbered.model_validate_json(letter.payload) == original
-    queue = await queue_of(broker, "numbers.*", "team")
-    assert (queue.waiting, queue.unsettled, queue.dead) == (0, 0, 1)
-
-
-async def test_dead_letters_are_replayed_as_new(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    subscription = await consumer.subscribe("numbers.*", Numbered, group="team", max_deliveries=1)
-    await _publish(publisher, 1, 2)
-    for _ in range(2):
-        (await take(subscription)).nack("later")
-    await subscription.flush()
-    first, second = await broker.dead_letters()
-    assert await broker.dead_letters(after=first.letter_id) == [second]
-    assert await broker.dead_letters(limit=1) == [first]
-    assert await broker.replay([first.letter_id, "999-9"]) == 1
-    delivery = await take(subscription)
-    assert (delivery.event.number, delivery.deliveries) == (1, 1)
-    assert await broker.discard([second.letter_id, first.letter_id]) == 1
-    assert await broker.dead_letters() == []
-
-
-async def test_letters_of_a_queue_that_is_gone_stay(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    subscription = await consumer.subscribe("numbers.*", max_deliveries=1)
-    await _publish(publisher, 1)
-    (await take(subscription)).nack("no")
-    await subscription.flush()
-    await subscription.close()
-    [letter] = await broker.dead_letters()
-    assert letter.group is None
-    assert await broker.replay([letter.letter_id]) == 0
-    assert await broker.dead_letters() == [letter]
-
-
-async def test_replaying_and_discarding_nothing_is_nothing(broker: BrokerPort) -> None:
-    assert await broker.replay([]) == await broker.discard([]) == 0
-
-
-async def test_events_that_do_not_fit_are_dead_letters_at_once(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    subscription = await consumer.subscribe("numbers.*", Numbered)
-    await publisher.publish("numbers.all", Named(topic="numbers.all", name="seven"))
-    await _publish(publisher, 8)
-    assert _numbers(await take_acked(subscription, 1)) == [8]
-    [letter] = await broker.dead_letters()
-    assert letter.deliveries == 1
-    assert "number" in letter.reason
-    assert "Numbered" in letter.reason
-    assert (await queue_of(broker, "numbers.*")).unsettled == 0
+    await publish(publisher, 1)
 
 
 async def test_who_asks_for_no_type_gets_what_was_published(
@@ -264,7 +162,7 @@ async def test_closing_gives_back_to_the_group(
     publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
 ) -> None:
     leaving = await consumer.subscribe("numbers.*", Numbered, group="team")
-    await _publish(publisher, 1, 2, 3, 4)
+    await publish(publisher, 1, 2, 3, 4)
     delivery = await take(leaving)
     assert (await queue_of(broker, "numbers.*", "team")).unsettled >= 1
     await leaving.close()
@@ -282,18 +180,18 @@ async def test_members_that_stay_get_what_one_that_left_had(
     publisher: PublisherPort, consumer: ConsumerPort
 ) -> None:
     leaving = await consumer.subscribe("numbers.*", Numbered, group="team")
-    await _publish(publisher, 1, 2, 3)
+    await publish(publisher, 1, 2, 3)
     await take(leaving)
     staying = await consumer.subscribe("numbers.*", Numbered, group="team")
     await leaving.close()
-    assert sorted(_numbers(await take_acked(staying, 3))) == [1, 2, 3]
+    assert sorted(numbers_of(await take_acked(staying, 3))) == [1, 2, 3]
 
 
 async def test_events_acknowledges_what_is_behind(
     publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
 ) -> None:
     subscription = await consumer.subscribe("numbers.*", Numbered, group="team")
-    await _publish(publisher, 1, 2, 3)
+    await publish(publisher, 1, 2, 3)
     async with asyncio.timeout(60):
         async for event in subscription.events():
             if event.number == 3:
@@ -307,9 +205,9 @@ async def test_events_of_a_subscription_of_no_group(
     publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
 ) -> None:
     subscription = await consumer.subscribe("numbers.*")
-    await _publish(publisher, 1, 2)
+    await publish(publisher, 1, 2)
     (await take(subscription)).nack("once more")
-    await _publish(publisher, 3)
+    await publish(publisher, 3)
     seen: list[EventBase] = []
     async with asyncio.timeout(60):
         async for event in subscription.events():
@@ -320,110 +218,48 @@ async def test_events_of_a_subscription_of_no_group(
     assert await broker.queues() == []
 
 
-async def test_settling_twice_does_nothing(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
+@pytest.mark.parametrize(("group", "kind"), [("team", Numbered), (None, Numbered), (None, None)])
+async def test_batches_are_what_is_there(
+    publisher: PublisherPort,
+    consumer: ConsumerPort,
+    broker: BrokerPort,
+    group: str | None,
+    kind: type[Numbered] | None,
 ) -> None:
-    subscription = await consumer.subscribe("numbers.*", group="team")
-    await _publish(publisher, 1)
-    delivery = await take(subscription)
-    delivery.ack()
-    delivery.nack("no")
-    delivery.ack()
+    subscription = await consumer.subscribe("numbers.*", kind or EventBase, group=group)
+    assert subscription.take_nowait() is None
+    await publisher.publish_many([numbered(number) for number in range(30)])
+    seen: list[int] = []
+    async with asyncio.timeout(60):
+        async for batch in subscription.batches(7):
+            assert 1 <= len(batch) <= 7
+            seen += [event.model_dump()["number"] for event in batch]
+            if len(seen) == 30:
+                break
+    assert seen == list(range(30))
     await subscription.flush()
-    queue = await queue_of(broker, "numbers.*", "team")
-    assert (queue.waiting, queue.unsettled, queue.dead) == (0, 0, 0)
+    queue = await queue_of(broker, "numbers.*", group)
+    assert 1 <= queue.waiting + queue.unsettled <= 7  # the last batch
 
 
-async def test_a_refusal_may_wait(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
+@pytest.mark.parametrize("kind", [EventBase, Numbered])
+async def test_closing_ends_at_once(
+    publisher: PublisherPort, consumer: ConsumerPort, kind: type[EventBase]
 ) -> None:
-    subscription = await consumer.subscribe("numbers.*", Numbered, group="team")
-    await _publish(publisher, 1, 2)
-    (await take(subscription)).nack("in a moment", delay=0.05)
-    assert _numbers(await take_acked(subscription, 2)) == [2, 1]
-    await _publish(publisher, 3)
-    (await take(subscription)).nack("much later", delay=3600)
-    await subscription.close()  # which does not wait for that: it is given back
-    other = await consumer.subscribe("numbers.*", Numbered, group="team")
-    assert _numbers(await take_acked(other, 1)) == [3]
-
-
-async def test_a_full_queue_drops_the_oldest(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    await _idle_group(consumer, Overflow.DROP_OLDEST)
-    await _publish(publisher, *range(10))
-    assert (await queue_of(broker, "numbers.*", "team")).dropped == 7
-    late = await consumer.subscribe(
-        "numbers.*", Numbered, group="team", limit=3, overflow=Overflow.DROP_OLDEST
-    )
-    assert _numbers(await take_acked(late, 3)) == [7, 8, 9]
-
-
-async def test_a_full_queue_drops_the_newest(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    await _idle_group(consumer, Overflow.DROP_NEWEST)
-    other = await consumer.subscribe("numbers.*", Numbered)
-    await _publish(publisher, *range(10))
-    assert (await queue_of(broker, "numbers.*", "team")).dropped == 7
-    assert len(await take_acked(other, 10)) == 10
-    late = await consumer.subscribe(
-        "numbers.*", Numbered, group="team", limit=3, overflow=Overflow.DROP_NEWEST
-    )
-    assert _numbers(await take_acked(late, 3)) == [0, 1, 2]
-
-
-async def test_a_full_queue_refuses_and_then_nobody_has_the_event(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    other = await consumer.subscribe("numbers.*", Numbered)
-    await _idle_group(consumer, Overflow.ERROR)
-    await _publish(publisher, 0, 1, 2)
-    with pytest.raises(QueueFullError, match="publish again later"):
-        await _publish(publisher, 3)
-    with pytest.raises(QueueFullError):
-        await publisher.publish_many([numbered(4), numbered(5)])
-    team = await consumer.subscribe(
-        "numbers.*", Numbered, group="team", limit=3, overflow=Overflow.ERROR
-    )
-    assert _numbers(await take_acked(team, 3)) == [0, 1, 2]
-    await _publish(publisher, 6)
-    assert _numbers(await take_acked(other, 4)) == [0, 1, 2, 6]
-    assert _numbers(await take_acked(team, 1)) == [6]
-    assert (await queue_of(broker, "numbers.*", "team")).dropped == 0
-
-
-async def _idle_group(consumer: ConsumerPort, overflow: Overflow) -> None:
-    """A group for three events, and nobody there to take them."""
-    joined = await consumer.subscribe("numbers.*", group="team", limit=3, overflow=overflow)
-    await joined.close()
-
-
-async def test_dropping_a_group(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    await (await consumer.subscribe("numbers.*", group="team")).close()
-    await _publish(publisher, 1)
-    assert await broker.drop_group("numbers.*", "team")
-    assert await broker.queues() == []
-    assert not await broker.drop_group("numbers.*", "team")
-
-
-async def test_dropping_a_group_with_members_empties_it(
-    publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
-) -> None:
-    subscription = await consumer.subscribe("numbers.*", Numbered, group="team")
-    assert await broker.drop_group("numbers.*", "team")
-    received = asyncio.create_task(take(subscription))
-
-    async def arrived() -> bool:
-        await _publish(publisher, 5)
-        await asyncio.wait({received}, timeout=0.05)
-        return received.done()
-
-    await eventually(arrived)
-    assert received.result().event.number == 5
+    for ways in ("events", "batches", "deliveries"):
+        subscription = await consumer.subscribe("numbers.*", kind)
+        await publish(publisher, 1, 2, 3)
+        each = {
+            "events": subscription.events(),
+            "batches": subscription.batches(1),
+            "deliveries": subscription,
+        }[ways]
+        seen = 0
+        async with asyncio.timeout(60):
+            async for _ in each:
+                seen += 1
+                await subscription.close()
+        assert (ways, seen) == (ways, 1)
 
 
 async def test_concurrent_publishers_keep_their_own_order(
@@ -431,13 +267,13 @@ async def test_concurrent_publishers_keep_their_own_order(
 ) -> None:
     subscription = await consumer.subscribe("numbers.*", Numbered)
 
-    async def publish(topic: str) -> None:
-        await _publish(publisher, *range(20), topic=topic)
+    async def fill(topic: str) -> None:
+        await publish(publisher, *range(20), topic=topic)
 
     topics = [f"numbers.{letter}" for letter in "abcdefgh"]
-    events, *_ = await asyncio.gather(
-        take_acked(subscription, 20 * len(topics)), *(publish(topic) for topic in topics)
-    )
+    publishing = [asyncio.create_task(fill(topic)) for topic in topics]
+    events = await take_acked(subscription, 20 * len(topics))
+    await asyncio.gather(*publishing)
     for topic in topics:
         own = [event.number for event in events if event.topic == topic]
         assert own == list(range(20))
@@ -468,7 +304,7 @@ async def test_what_is_closed_says_so(
     await publisher.close()
     await consumer.close()
     with pytest.raises(ClosedError):
-        await _publish(publisher, 1)
+        await publish(publisher, 1)
     with pytest.raises(ClosedError):
         await consumer.subscribe("numbers.*")
     await broker.close()

@@ -235,6 +235,31 @@ async def _empty(broker: RedisBroker) -> bool:
     return (queue.waiting, queue.unsettled) == (0, 0)
 
 
+async def test_events_whose_reply_was_lost_are_found(
+    shared_server: RealServer, broker: RedisBroker
+) -> None:
+    subscription = await broker.consumer(prefetch=1).subscribe(PATTERN, Numbered, group=GROUP)
+    await _publish(broker, 1, 2)
+    first = await take(subscription)  # and with that it has no room to read the other
+    with shared_server.client() as client:
+        [name] = cast("list[bytes]", client.zrange(MEMBERS, 0, -1))
+        lost = client.xreadgroup("members", name.decode(), {QUEUE: ">"})  # as if it had read that
+        assert lost
+        first.ack()
+        await subscription.flush()
+        received = asyncio.create_task(take(subscription))
+
+        async def arrived() -> bool:
+            client.client_kill_filter(_type="normal", skipme=True)
+            await asyncio.wait({received}, timeout=0.1)
+            return received.done()
+
+        await eventually(arrived)
+    assert received.result().event.number == 2
+    received.result().ack()
+    await eventually(lambda: _empty(broker))
+
+
 async def test_a_subscription_outlives_the_loss_of_everything(
     shared_server: RealServer, broker: RedisBroker, caplog: pytest.LogCaptureFixture
 ) -> None:

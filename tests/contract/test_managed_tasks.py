@@ -18,7 +18,6 @@ from task_state import (
     TransitionError,
     keys,
 )
-from task_state.admission import Admission, Attendance
 from task_state.managed import Attempt, ManagedTasks, Waiting
 from task_state.repository import RedisTaskRepository
 from tests.contract.store import Keyspace, indexes, record
@@ -454,34 +453,6 @@ async def test_giving_back_a_task_that_is_to_be_cancelled_ends_it(
     assert await give_back(task_id, 1) is TaskStatus.CANCELLED
     events = [(kind, name) for kind, name, _ in keyspace.outbox()]
     assert events[1:] == [("cancel", task_id), ("finished", task_id)]
-
-
-async def test_unqueued_watches_over_what_was_admitted(
-    managed: ManagedTasks, admission: Admission, keyspace: Keyspace
-) -> None:
-    async def admit() -> list[Waiting]:
-        return (await admission.admit(attendance=Attendance("w", 1, 60))).calls
-
-    submitted, accepted = await submit(managed), await submit(managed)
-    await managed.accept(accepted)
-    assert keyspace.client.zcard(keys.QUEUED) == 0, "it waits for a slot, nobody looks for a call"
-    assert await admit() == [Waiting(accepted, 1)]
-    assert await managed.unqueued() == [], "too soon"
-    keyspace.let_queue_check(accepted)
-    assert await managed.unqueued() == [Waiting(accepted, 1)]
-    assert await managed.unqueued() == [], "its next look is later"
-    await begin(managed, accepted)
-    await managed.retry(accepted, 1)
-    assert await managed.unqueued() == []
-    assert await admit() == [Waiting(accepted, 2)]
-    keyspace.let_queue_check(accepted)
-    assert await managed.unqueued() == [Waiting(accepted, 2)]
-    keyspace.let_queue_check(accepted)
-    keyspace.let_queue_check(submitted)
-    await managed.cancel(accepted)
-    await managed.begin(submitted, 1, worker="w")
-    assert await managed.unqueued() == []
-    assert keyspace.client.zcard(keys.QUEUED) == 0
 
 
 # --------------------------------------------------------------------------- other programs' tasks

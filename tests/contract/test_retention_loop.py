@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dms_scheduler.archive import Archive, ArchiveError
+from dms_scheduler.main import SchedulerService
 from dms_scheduler.retention import Pace, RetentionLoop
 from task_state import TaskRecord, TaskStatus, keys
 from task_state.export import ExportForm
@@ -19,7 +20,9 @@ from task_state.repository import RedisTaskRepository
 from task_state.retention import Retention, Seen
 from task_state.retention_policy import RetentionPolicy
 from task_state.timezone import now
+from tests.contract.servers import RealServer
 from tests.contract.store import Keyspace
+from tests.support.frontend import logging_restored, make_settings
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
 QUICK = Pace(period_seconds=0.01, pause_seconds=0.0, step=7)
@@ -181,7 +184,8 @@ async def test_without_a_place_in_the_archive_nothing_is_removed(
         async with asyncio.timeout(30):
             while len(tried) < 5:
                 await asyncio.sleep(0.01)
-        assert [record.message for record in caplog.records] == ["Retention waits"], "said once"
+        told = [each.message for each in caplog.records if each.name == "dms_scheduler.retention"]
+        assert told == ["Retention waits"], "said once"
         assert await left(repository) == {"old"}
         (tmp_path / "missing").mkdir()
         async with asyncio.timeout(30):
@@ -274,9 +278,62 @@ async def test_an_export_says_how_much_is_in_it(
     await repository.save(task)
     await repository.update_result("x", launcher_output="출력")
     retention = await provider.get_retention()
-    for form in ExportForm:
-        export = retention.export(task, form)
+    for form in (ExportForm.JSONL, ExportForm.FLAT):
+        export = retention.export("x", form)
         whole = b"".join([chunk async for chunk in export.chunks()])
         assert whole.count(b"\n") == 1
-        seen = Seen("x", task.revision, export.logs_total, export.output_bytes)
-        assert (seen.logs_total, seen.output_bytes) == (2, len("출력".encode()))
+        assert export.seen == Seen("x", task.revision, 2, len("출력".encode()))
+    gone = retention.export("gone", ExportForm.JSONL)
+    assert [chunk async for chunk in gone.chunks()] == []
+    assert gone.seen is None
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "while its log is read"])
+async def test_a_task_that_goes_meanwhile_leaves_no_line(
+    provider: RedisRepositoryProvider,
+    repository: RedisTaskRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """Else a line without its log would be the last that the archive has of it."""
+    for name in ("a", "b", "c"):
+        await repository.save(ended(name, 8, logs=["t,x"] * 600))
+    get, get_logs = RedisTaskRepository.get, RedisTaskRepository.get_logs
+
+    async def late_get(self: RedisTaskRepository, task_id: str) -> TaskRecord | None:
+        if moment == "before it is read" and task_id == "b":
+            await self.delete("b")
+        return await get(self, task_id)
+
+    async def late_logs(self: RedisTaskRepository, task_id: str, **options: Any) -> Any:
+        if task_id == "b" and options["offset"]:
+            await self.delete("b")
+        return await get_logs(self, task_id, **options)
+
+    archiving = loop(provider, "*=7d", archive=Archive(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(RedisTaskRepository, "get", late_get)
+        patched.setattr(RedisTaskRepository, "get_logs", late_logs)
+        assert await archiving.round() == 2
+    assert sorted((line["task_id"], len(line["logs"])) for line in lines(tmp_path)) == [
+        ("a", 600), ("c", 600)
+    ]  # fmt: skip
+    assert await left(repository) == set()
+
+
+# ----------------------------------------------------------------------------------- the scheduler
+async def test_the_scheduler_service_applies_the_policy(
+    shared_server: RealServer,
+    provider: RedisRepositoryProvider,
+    repository: RedisTaskRepository,
+    tmp_path: Path,
+) -> None:
+    await repository.save(ended("old", 8))
+    await repository.save(ended("new", 1))
+    settings = make_settings(shared_server.url, retention="*=7d", archive_dir=tmp_path)
+    with logging_restored():
+        async with SchedulerService(settings).running(), asyncio.timeout(60):
+            while await left(repository) != {"new"}:
+                await asyncio.sleep(0.01)
+    assert [line["task_id"] for line in lines(tmp_path)] == ["old"]

@@ -77,6 +77,19 @@ async def test_a_task_is_queued_once(http: httpx2.AsyncClient, client: Client) -
     assert await client.engine.look([Call(task["task_id"], 2)]) == [Holding.ABSENT]
 
 
+async def test_a_task_that_is_taken_wakes_the_admitter(
+    dms_redis_url: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own rounds are an hour apart here."""
+    monkeypatch.setattr("dms_scheduler.admitter._PERIOD_SECONDS", 3600.0)
+    await client.offer_slots(1)
+    async with serving(dms_redis_url) as http:
+        await http.get("/readyz")
+        task = await submitted(client)
+        await http.post("/task", json=task)
+        await eventually(lambda: is_queued(client, task["task_id"]), "its call is queued")
+
+
 async def test_without_a_worker_a_task_waits_in_its_lane(
     http: httpx2.AsyncClient, client: Client
 ) -> None:

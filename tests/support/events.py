@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
-from app.event_system import BrokerPort, Delivery, EventBase, QueueInfo, Subscription
+from app.event_system import BrokerPort, Delivery, EventBase, PublisherPort, QueueInfo, Subscription
 from app.event_system.domain.events import E
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Numbered(EventBase):
@@ -26,6 +26,17 @@ class Named(EventBase):
 def numbered(number: int, topic: str = "numbers.all", text: str = "") -> Numbered:
     """The event of that number."""
     return Numbered(topic=topic, number=number, text=text)
+
+
+def numbers_of(events: Iterable[Numbered]) -> list[int]:
+    """Which they are."""
+    return [event.number for event in events]
+
+
+async def publish(publisher: PublisherPort, *numbers: int, topic: str = "numbers.all") -> None:
+    """Publish these, one after the other."""
+    for number in numbers:
+        await publisher.publish(topic, numbered(number))
 
 
 async def take(subscription: Subscription[E]) -> Delivery[E]:

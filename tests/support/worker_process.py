@@ -102,10 +102,12 @@ class WorkerProcess:
 class Client:
     """Submits tasks as the frontend and the scheduler service do, and watches them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = 2.0) -> None:
         self.url = url
-        self._provider = RedisRepositoryProvider(RedisRepositorySettings(write_url=url))
-        self.engine = EngineClient(url)
+        self._provider = RedisRepositoryProvider(
+            RedisRepositorySettings(write_url=url, timeout_seconds=timeout_seconds)
+        )
+        self.engine = EngineClient(url, timeout_seconds=timeout_seconds)
         self.admitter = Admitter(self._provider, self.engine)
         self.managed: ManagedTasks
         self.admission: Admission

@@ -36,9 +36,11 @@ class _Ids:
         with self._lock:
             self._last = max(time.time_ns() // 1_000_000 << 12, self._last + 1)
             stamp, count = self._last >> 12, self._last & 0xFFF
-        tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-        text = f"{stamp:012x}7{count:03x}{tail:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        tail = int.from_bytes(os.urandom(8))
+        return (
+            f"{stamp >> 16:08x}-{stamp & 0xFFFF:04x}-7{count:03x}-"
+            f"{tail >> 48 & 0x3FFF | 0x8000:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+        )
 
 
 next_event_id = _Ids().next
@@ -66,6 +68,13 @@ class _Headers(dict[str, str]):
 
 def _fixed(headers: Mapping[str, str]) -> _Headers:
     return _Headers(headers)
+
+
+_NO_HEADERS: Final = _Headers()
+
+
+def _none() -> dict[str, str]:
+    return _NO_HEADERS
 
 
 def _now() -> datetime:
@@ -96,9 +105,7 @@ class EventBase(BaseModel):
     topic: Annotated[str, AfterValidator(check_topic)]
     event_id: str = Field(default_factory=next_event_id, min_length=1, max_length=128)
     occurred_at: AwareDatetime = Field(default_factory=_now)
-    headers: Annotated[dict[str, str], AfterValidator(_fixed)] = Field(
-        default_factory=dict, validate_default=True
-    )
+    headers: Annotated[dict[str, str], AfterValidator(_fixed)] = Field(default_factory=_none)
 
     def __init_subclass__(cls, type_name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

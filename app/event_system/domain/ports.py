@@ -170,6 +170,10 @@ class Subscription(_Closing, Generic[E_co]):
         """The next delivery; raises StopAsyncIteration once it is closed."""
 
     @abstractmethod
+    def take_nowait(self) -> Delivery[E_co] | None:
+        """A delivery that is there already, or None."""
+
+    @abstractmethod
     async def flush(self) -> None:
         """Wait until what was settled so far has reached the broker."""
 
@@ -179,6 +183,17 @@ class Subscription(_Closing, Generic[E_co]):
         async for delivery in self:
             yield delivery.event
             delivery.ack()
+
+    async def batches(self, most: int = 100) -> AsyncGenerator[list[E_co]]:
+        """Lists of those events that are there, from 1 to `most`; waits only for the first. A list
+        is acknowledged when the next is asked for, as with `events`."""
+        async for first in self:
+            deliveries = [first]
+            while len(deliveries) < most and (one := self.take_nowait()) is not None:
+                deliveries.append(one)
+            yield [delivery.event for delivery in deliveries]
+            for delivery in deliveries:
+                delivery.ack()
 
 
 class PublisherPort(_Closing):

@@ -111,17 +111,25 @@ class RedisPublisher(PublisherPort):
         )
 
     def _addressed(self, batch: list[_Letter]) -> tuple[list[str], list[Argument]]:
-        numbers: dict[str, int] = {}
+        """The queues that are meant, and the script's arguments: what events have in common (their
+        type and queues) is said once, for each argument costs time at both ends."""
+        queues: dict[str, int] = {}
+        kinds: dict[tuple[str, tuple[str, ...]], bytes] = {}
         events: list[Argument] = []
         for letter in batch:
-            targets = self._routes.trie.match(letter.topic)
-            events += (letter.type_name, letter.payload, len(targets))
-            events += (numbers.setdefault(queue_id, len(numbers) + 1) for queue_id in targets)
-        head: list[Argument] = [len(numbers)]
-        for queue_id in numbers:
+            kind = (letter.type_name, self._routes.trie.match(letter.topic))
+            if (number := kinds.get(kind)) is None:
+                number = kinds[kind] = b"%d" % (len(kinds) + 1)
+            events += (number, letter.payload)
+        described: list[Argument] = [len(kinds)]
+        for type_name, targets in kinds:
+            described += (type_name, len(targets))
+            described += [queues.setdefault(each, len(queues) + 1) for each in targets]
+        head: list[Argument] = [len(queues)]
+        for queue_id in queues:
             route = self._routes.known[queue_id]
             head += (queue_id, route.limit, route.overflow)
-        return list(numbers), head + events
+        return list(queues), head + described + events
 
     def _report_drops(self, drops: list[Any]) -> None:
         for queue_id, dropped in zip(drops[::2], drops[1::2], strict=True):

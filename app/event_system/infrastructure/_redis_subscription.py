@@ -109,12 +109,18 @@ class RedisSubscription(Subscription[E_co]):
 
     async def __anext__(self) -> Delivery[E_co]:
         while self._closing is None:
-            if not self._buffer or time.monotonic() > self._leased_until:
-                self._filled.clear()  # without a lease, these may be another's by now
-                await self._filled.wait()
-            elif (delivery := self._handed(self._buffer.popleft())) is not None:
+            if (delivery := self.take_nowait()) is not None:
                 return delivery
+            self._filled.clear()
+            await self._filled.wait()
         raise StopAsyncIteration
+
+    def take_nowait(self) -> Delivery[E_co] | None:
+        # Without a lease, what was read ahead may be another's by now.
+        while self._buffer and self._closing is None and time.monotonic() <= self._leased_until:
+            if (delivery := self._handed(self._buffer.popleft())) is not None:
+                return delivery
+        return None
 
     async def flush(self) -> None:
         await self._settling.flush()

@@ -4,7 +4,6 @@ Events are handed over as they are, without JSON: what cannot travel is only fou
 that makes it travel.
 """
 
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -62,6 +61,7 @@ class InMemoryBroker(BrokerPort):
             queue.room += len(queue.entries)
             queue.entries.clear()
             queue.dropped = queue.dead = 0
+            queue.admit()
         else:
             self._remove(queue)
         return True
@@ -216,36 +216,60 @@ class InMemorySubscription(Subscription[E_co]):
         self._unsettled: dict[Delivery[EventBase], None] = {}
         self._closed = False
         self._queue = broker.join(self)
+        # Nobody else can get its events, and they need no conversion: a delivery of each would
+        # cost time and tell nothing.
+        self._plain = options.group is None and event_type is EventBase
 
     async def __anext__(self) -> Delivery[E_co]:
-        entries = self._queue.entries
         while not self._closed:
-            if not entries:
-                await self._queue.sleep()
-            elif (delivery := self._handed(entries.popleft())) is not None:
+            if (delivery := self.take_nowait()) is not None:
                 return delivery
+            await self._queue.sleep()
         raise StopAsyncIteration
 
+    def take_nowait(self) -> Delivery[E_co] | None:
+        entries = self._queue.entries
+        while entries and not self._closed:
+            if (delivery := self._handed(entries.popleft())) is not None:
+                return delivery
+        return None
+
     async def events(self) -> AsyncGenerator[E_co]:
-        queue = self._queue
-        if queue.options.group is not None or self._event_type is not EventBase:
+        if not self._plain:
             async for event in super().events():
                 yield event
             return
-        # Nobody else can get these, and they need no conversion: a delivery would tell nothing.
-        entries: deque[EventBase | Again] = queue.entries
+        queue, popleft = self._queue, self._queue.entries.popleft
         while True:
-            if not entries:  # as they are, too, once it is closed
+            try:
+                entry = popleft()
+            except IndexError:  # as it ends, too, once it is closed
                 if self._closed:
                     return
                 await queue.sleep()
                 continue
-            entry = entries.popleft()
             event = entry.event if isinstance(entry, Again) else entry
-            yield event  # pyright: ignore[reportReturnType]  # EventBase is the type, see above
+            yield event  # pyright: ignore[reportReturnType]  # EventBase is the type: it is plain
             queue.room += 1  # free(), without the cost of a call
             if queue.blocked:
                 queue.admit()
+
+    async def batches(self, most: int = 100) -> AsyncGenerator[list[E_co]]:
+        if not self._plain:
+            async for batch in super().batches(most):
+                yield batch
+            return
+        queue, entries = self._queue, self._queue.entries
+        while not self._closed:
+            count = min(most, len(entries))
+            if not count:
+                await queue.sleep()
+                continue
+            taken = [entries.popleft() for _ in range(count)]
+            events = [one.event if isinstance(one, Again) else one for one in taken]
+            yield events  # pyright: ignore[reportReturnType]  # as above
+            queue.room += count
+            queue.admit()
 
     async def flush(self) -> None:
         """Nothing is under way: settling takes effect at once."""
@@ -262,6 +286,8 @@ class InMemorySubscription(Subscription[E_co]):
             if not sleeper.done():
                 sleeper.set_result(None)
         self._broker.leave(self, self._queue)
+        if self.options.group is None:
+            self._queue.entries.clear()  # nobody will ask for these any more
 
     def accept(self, delivery: Delivery[EventBase]) -> None:
         """The delivery was acknowledged."""

@@ -3,7 +3,7 @@
 Local seconds count from 1970-01-01T00:00 of the wall clock, as if no clock ever changed.
 """
 
-from datetime import date
+from datetime import date, tzinfo
 from typing import Final
 
 from app.scheduler.domain._cron_days import days_of_month
@@ -19,12 +19,17 @@ _LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 class Memo:
     """The month that was searched last, for the next search is mostly there: the day it begins,
     the day after it (days since 1970-01-01), its matching days (bit 1 for the first). One tuple, so
-    that threads never see halves of two months."""
+    that threads never see halves of two months.
 
-    __slots__ = ("month",)
+    And what was found last: in that zone, from that second on up to the third number, the third
+    number is the next. Thousands of triggers of one expression ask for the same.
+    """
+
+    __slots__ = ("found", "month")
 
     def __init__(self) -> None:
         self.month: tuple[int, int, int] = (0, 0, 0)
+        self.found: tuple[tzinfo | None, int, int] = (None, 0, 0)
 
 
 def next_local(fields: Fields, memo: Memo, local: int) -> int:

@@ -25,6 +25,7 @@ backward jump repeats fires the first time only. "skip": what is left out does n
 whatever the clock on the wall shows: left out not at all, repeated twice. Any other expression
 follows the wall: `*/5 * * * *` goes on every five real minutes."""
 
+_POLICIES: Final[tuple[str, ...]] = get_args(DstPolicy)
 _FAR: Final = 2 * 86_400
 _LAST_EPOCH: Final = 253_370_764_800  # the year 9999 begins
 _FIRST_EPOCH: Final = -62_103_801_600  # the year 2 begins
@@ -47,8 +48,8 @@ class CronExpression:
         Raises CronError, which names the field, the value and what is allowed, also for dates that
         never come.
         """
-        if dst_policy not in get_args(DstPolicy):
-            known = ", ".join(get_args(DstPolicy))
+        if dst_policy not in _POLICIES:
+            known = ", ".join(_POLICIES)
             raise CronError(f"dst_policy {dst_policy!r} is not one of {known}")
         return _parse(text, dst_policy)
 
@@ -78,22 +79,13 @@ class CronExpression:
     def next_epoch(self, after: float, zone: tzinfo) -> int:
         """`next` in epoch seconds."""
         at = floor(after) + 1
+        known, first, found = self._memo.found
+        if known is zone and first <= at <= found:
+            return found
         _check_range(at)
-        while True:
-            segment = segment_at(zone, at)
-            if self._follows_wall:
-                local = at + segment.offset
-            elif at == segment.start and segment.skipped and self._made_up(segment):
-                return at
-            else:
-                local = max(at + segment.offset, segment.fresh)
-            found = next_local(self._fields, self._memo, local) - segment.offset
-            if found < segment.end:
-                return found
-            # No zone has ever moved its clock by more than a day, so nothing lies in between, save
-            # for what a clock that goes back shows again soon.
-            near = segment.end - at < _FAR
-            at = segment.end if near else max(segment.end, found - _FAR)
+        found = self._search(at, zone)
+        self._memo.found = (zone, at, found)
+        return found
 
     def previous_epoch(self, before: float, zone: tzinfo) -> int:
         """`previous` in epoch seconds."""
@@ -114,6 +106,24 @@ class CronExpression:
                 return segment.start
             near = at - segment.start < _FAR
             at = segment.start - 1 if near else min(segment.start - 1, found + _FAR)
+
+    def _search(self, at: int, zone: tzinfo) -> int:
+        """The first instant from `at` on."""
+        while True:
+            segment = segment_at(zone, at)
+            if self._follows_wall:
+                local = at + segment.offset
+            elif at == segment.start and segment.skipped and self._made_up(segment):
+                return at
+            else:
+                local = max(at + segment.offset, segment.fresh)
+            found = next_local(self._fields, self._memo, local) - segment.offset
+            if found < segment.end:
+                return found
+            # No zone has ever moved its clock by more than a day, so nothing lies in between, save
+            # for what a clock that goes back shows again soon.
+            near = segment.end - at < _FAR
+            at = segment.end if near else max(segment.end, found - _FAR)
 
     def _made_up(self, segment: Segment) -> bool:
         """Whether a time that the clock left out is made up for as the segment begins."""

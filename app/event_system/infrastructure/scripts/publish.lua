@@ -1,49 +1,58 @@
--- Publish events. ARGV: 2 the version of the routes that the publisher knows, 3 how many queues follow;
--- for each its id, limit and policy; then for each event its type, its JSON, how many queues get it,
--- and their numbers. Returns {'STALE'} when the routes have changed, and nothing is stored; else what
--- became of each event: 0 stored, or the number of the queue that is full and refuses. Then the ids of
--- queues that dropped something, each followed by how much.
-local M = call('ZRANGEBYSCORE', P .. 'mortal', '-inf', MS, 'LIMIT', 0, 1)
-if M[1] then drop_ended() end
+-- Publish events. ARGV: 2 the version of the routes that the publisher knows; 3 how many queues follow,
+-- for each its id, limit and policy; how many kinds of events follow, for each its type, how many queues
+-- get it, and their numbers; then for each event the number of its kind, and its JSON. Returns {'STALE'}
+-- when the routes have changed, and nothing is stored; else what became of each event: 0 stored, or the
+-- number of the queue that is full and refuses. Then the ids of queues that dropped something, each with
+-- how much that makes.
+local ended = call('ZRANGEBYSCORE', P .. 'mortal', '-inf', MS, 'LIMIT', 0, 1)
+if ended[1] then drop_ended() end
 if (call('GET', P .. 'version') or '0') ~= ARGV[2] then return {'STALE'} end
 
 local keys, ids, limits, policies, room, lost = {}, {}, {}, {}, {}, {}
 local queues = tonumber(ARGV[3])
 local at = 4
-for i = 1, queues do
-  ids[i], limits[i], policies[i] = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
-  keys[i] = queue_key(ids[i])
-  room[i] = limits[i] - call('XLEN', keys[i])
-  lost[i] = 0
+for q = 1, queues do
+  ids[q], limits[q], policies[q] = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
+  keys[q] = queue_key(ids[q])
+  room[q] = limits[q] - call('XLEN', keys[q])
+  lost[q] = 0
   at = at + 3
 end
 
-local function refusing(first, last)
-  for i = first, last do
-    local q = tonumber(ARGV[i])
+local types, targets = {}, {}
+local kinds = tonumber(ARGV[at])
+at = at + 1
+for kind = 1, kinds do
+  types[kind], targets[kind] = ARGV[at], {}
+  local count = tonumber(ARGV[at + 1])
+  for i = 1, count do targets[kind][i] = tonumber(ARGV[at + 1 + i]) end
+  at = at + 2 + count
+end
+
+local function refusing(kind)
+  for _, q in ipairs(targets[kind]) do
     if room[q] <= 0 and policies[q] == 'error' then return q end
   end
   return 0
 end
 
-local results = {}
-while ARGV[at] do
-  local kind, json, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local first, last = at + 3, at + 2 + count
-  local refused = refusing(first, last)
-  if refused == 0 then
-    for i = first, last do
-      local q = tonumber(ARGV[i])
-      if room[q] <= 0 and policies[q] == 'drop_newest' then
-        lost[q] = lost[q] + 1
-      else
-        call('XADD', keys[q], '*', 't', kind, 'e', json)
-        room[q] = room[q] - 1
-      end
+local function store(kind, json)
+  for _, q in ipairs(targets[kind]) do
+    if room[q] <= 0 and policies[q] == 'drop_newest' then
+      lost[q] = lost[q] + 1
+    else
+      call('XADD', keys[q], '*', 't', types[kind], 'e', json)
+      room[q] = room[q] - 1
     end
   end
+end
+
+local results = {}
+for i = at, #ARGV, 2 do
+  local kind = tonumber(ARGV[i])
+  local refused = refusing(kind)
+  if refused == 0 then store(kind, ARGV[i + 1]) end
   results[#results + 1] = refused
-  at = last + 1
 end
 
 local drops = {}

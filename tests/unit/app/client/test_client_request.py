@@ -76,13 +76,15 @@ def _circle() -> dict[str, Any]:
     "value", [{"a": {1, 2}}, {"a": float("nan")}, {"a": "\udcff"}, _circle(), {"a": b"bytes"}]
 )
 def test_what_json_cannot_carry_is_refused(value: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="parameters"):
+    with pytest.raises(UsageError, match="parameter"):
         request("POST", "/x", body=value)
 
 
 def test_what_a_query_cannot_carry_is_refused() -> None:
-    with pytest.raises(UsageError, match="UTF-8"):
-        request("GET", "/x", params={"q": "\udcff"})
+    with pytest.raises(UsageError, match="UTF-8") as caught:
+        request("GET", "/x", params={"service": "sync", "q": "a\udcff"})
+    assert r"'a\udcff'" in caught.value.cause
+    assert "sync" not in caught.value.cause
 
 
 # ---------------------------------------------------------------------------- who is told the token
