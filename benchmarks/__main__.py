@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import accept, events, search, task_state, throughput
+from benchmarks import accept, events, search, task_state, throughput, triggers
 
 ALL = {
     "task_state": task_state.main,
@@ -10,6 +10,7 @@ ALL = {
     "events": events.main,
     "accept": accept.main,
     "throughput": throughput.main,
+    "triggers": triggers.main,
 }
 
 

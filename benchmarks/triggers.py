@@ -18,17 +18,11 @@ from typing import Any, NoReturn, cast
 from zoneinfo import ZoneInfo
 
 import psutil
+from cronsim import CronSim  # dev only: pip install cronsim, where `.[dev]` is not installed
 
 from app.event_system import EventBase, PublisherPort
 from app.scheduler import CronExpression, Scheduler, create_cron_trigger
 from benchmarks.table import print_table, verdict
-
-try:
-    from cronsim import CronSim
-except ImportError as error:  # an oracle of development alone
-    raise SystemExit(
-        "cronsim is missing: pip install -e '.[dev]', or pip install cronsim"
-    ) from error
 
 NEXT_GOAL, BOOT_GOAL, MEMORY_GOAL, LATENESS_GOAL = 8.0, 7.0, 8.0, 20.0
 TRIGGERS, SECONDS, WARM_SECONDS = 100_000, 12.0, 4.0

@@ -79,13 +79,19 @@ def _row(task: Task) -> tuple[object, ...]:
 
 
 def _more(task: Task, now: datetime) -> tuple[object, ...]:
-    history: list[dict[str, Any]] = task.get("history") or []
-    latest = history[-1] if history else {}
     return (
         f"{task.get('attempts', 0)}/{task.get('max_attempts', '?')}",
         _lasted(task, now),
-        _shortened(mapping(task.get("result")).get("error") or latest.get("reason") or ""),
+        _shortened(mapping(task.get("result")).get("error") or _last_reason(task)),
     )
+
+
+def _last_reason(task: Task) -> str:
+    """Why a task that goes on had to begin anew; of one that was completed it is no error."""
+    history: list[dict[str, Any]] = task.get("history") or []
+    if not history or task["status"] == "COMPLETED":
+        return ""
+    return history[-1].get("reason") or ""
 
 
 def _lasted(task: Task, now: datetime) -> str:

@@ -64,6 +64,7 @@ class Admitter:
         self._ends: deque[float] = deque(maxlen=max(slots // 2, 1))
         self._woken = asyncio.Event()
         self._unsent: list[Call] = []
+        self._in_vain = False
         self._ending = False
 
     def wake(self) -> None:
@@ -104,8 +105,10 @@ class Admitter:
         self._woken.clear()
         await self._send([])
         admission = await self._provider.get_admission()
+        self._in_vain = True
         while True:
             found = await self._admit(admission)
+            self._in_vain = self._in_vain and not found.calls
             await self._send([Call(task.task_id, task.epoch) for task in found.calls])
             if not found.more:
                 return found.due_seconds
@@ -156,8 +159,10 @@ class Admitter:
             raise
 
     async def _sleep(self, due: float | None) -> None:
-        if self._ahead():
-            await asyncio.sleep(_GATHER_SECONDS)  # one round for the ends of that time
+        # One round for all the wakes of that time, where it costs no free slot: the worker has
+        # calls ahead, or there was nothing to give (and who frees a slot looks by himself).
+        if self._ahead() or self._in_vain:
+            await asyncio.sleep(_GATHER_SECONDS)
         if self._ending:
             return
         longest = _PERIOD_SECONDS * random.uniform(0.75, 1.0)  # noqa: S311  # nosec B311

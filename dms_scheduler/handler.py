@@ -110,9 +110,9 @@ async def call_inline(
         return task
     try:
         with running(task, control):
-            if inspect.iscoroutinefunction(definition.handler):
-                return succeeded(await definition.handler(task), definition)
             call = cast("Callable[[Task[Any, Any]], Any]", definition.handler)
+            if definition.is_async:
+                return succeeded(await call(task), definition)
             result = await in_own_thread(call, task)
             result = await result if inspect.isawaitable(result) else result
             return succeeded(result, definition)
@@ -229,6 +229,7 @@ def _read_envelope(value: Any) -> Outcome:
 
 def failed(error: BaseException) -> Outcome:
     """The outcome that an exception out of a handler means."""
+    raised, error = error, _alone(error)
     text = _text(error)
     if isinstance(error, (TaskCancelled, asyncio.CancelledError)):
         return Outcome(kind="cancelled", error=text or None, worn=True)
@@ -241,7 +242,18 @@ def failed(error: BaseException) -> Outcome:
     if isinstance(error, RetryLater):
         outcome = Outcome(kind="failure", error=text, delay_seconds=error.delay_seconds, worn=True)
         return _with_data(outcome, error.data)
-    return Outcome(kind="failure", error=_reason(error), traceback=_traceback(error), worn=True)
+    return Outcome(kind="failure", error=_reason(error), traceback=_traceback(raised), worn=True)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What a TaskGroup wrapped, where all that failed in it failed alike: it means what it means
+    outside of one."""
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        if len({(type(each), _text(each)) for each in group.exceptions}) > 1:
+            return group
+        error = group.exceptions[0]
+    return error
 
 
 def _with_data(outcome: Outcome, data: Any) -> Outcome:
@@ -257,7 +269,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the handler left its process by sys.exit({error.code!r})"
     text = _text(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return f"{told}: {_reason(group.exceptions[0])}; ..."
+    return told
 
 
 def _text(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """Running a handler inside the worker's own process: quick to start, and impossible to kill."""
 
 import asyncio
-import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskDefinition
 from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children.process import JobEvents
 from dms_scheduler.handler import Outcome, TaskView, call_inline
+from dms_scheduler.plain import plain_progress
 
 
 class InlineControl:
@@ -37,8 +37,9 @@ class InlineControl:
             raise LeaseLost("this worker could not renew the task's lease in time")
 
     def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
-        """Note the newest values."""
-        self._tell(lambda: self._events.progress(values, advanced=advanced))
+        """Note the newest values; raises TasksError for what is no JSON object."""
+        shown = plain_progress(values)
+        self._tell(lambda: self._events.progress(shown, advanced=advanced))
 
     def log(self, message: str) -> None:
         """Note one line."""
@@ -88,7 +89,7 @@ class InlineJob:
     def stop(self, reason: str) -> None:
         """Cancel a coroutine; a function in a thread sees it at its next check()."""
         self._control.cancel(reason)
-        if inspect.iscoroutinefunction(self._definition.handler):
+        if self._definition.is_async:
             self._task.cancel()
 
     async def kill(self) -> None:

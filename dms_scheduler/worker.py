@@ -25,6 +25,7 @@ from dms_scheduler.engine import (
     quiet_engine_logs,
 )
 from dms_scheduler.execution import Executor
+from dms_scheduler.loop import run_to_its_end
 from dms_scheduler.persist import persist
 from dms_scheduler.rescuer import Rescuer, RescuerSettings
 from dms_scheduler.store import store_settings
@@ -43,7 +44,7 @@ def run_worker(settings: Settings) -> int:
     configure_logging(settings)
     quiet_engine_logs()
     log_loaded(load_definitions(settings.task_modules, settings.task_entry_points))
-    asyncio.run(_work(settings))
+    run_to_its_end(_work(settings))
     return 0
 
 

@@ -407,6 +407,19 @@ async def test_a_cron_trigger_alone() -> None:
     assert trigger.get_trigger_count() == 2
 
 
+async def test_a_cron_trigger_alone_looks_at_the_clock_each_minute() -> None:
+    clock = HandClock()
+    trigger = create_cron_trigger("0 12 * * *", made, "UTC")
+    trigger.use("alone", clock)
+    await trigger.start()
+    following = asyncio.ensure_future(anext(trigger.emit()))
+    await until(lambda: clock.asleep, "it sleeps")
+    clock.step(3 * 3600)
+    clock.advance(60)
+    assert (await following).headers["dms-slot"] == "2026-01-05T12:00:00+00:00"
+    await trigger.stop()
+
+
 # ------------------------------------------------------------------------------------ other people
 
 

@@ -27,6 +27,7 @@ from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children import protocol
 from dms_scheduler.definitions import load_definitions
 from dms_scheduler.handler import Outcome, TaskView, call_blocking
+from dms_scheduler.plain import plain_progress
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.2
@@ -60,8 +61,9 @@ class Control:
             )
 
     def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
-        """Keep the newest values; a thread sends them a few times a second."""
-        self._link.progress(values, advanced=advanced)
+        """Keep the newest values; a thread sends them a few times a second. Raises TasksError for
+        what is no JSON object."""
+        self._link.progress(plain_progress(values), advanced=advanced)
 
     def log(self, message: str) -> None:
         """Send one line; waits when the worker cannot keep up, for lines are not dropped."""
@@ -122,12 +124,9 @@ class Link:
 
     def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
         """Replace what waits to be sent; "advanced" sticks until it is sent."""
-        protocol.encode(
-            {"kind": "progress", "values": values}
-        )  # a bad value fails where it is made
         with self._progress_lock:
             before = self._progress is not None and self._progress[1]
-            self._progress = (dict(values), advanced or before)
+            self._progress = (values, advanced or before)
         self._fresh.set()
 
     def flush_progress(self) -> None:
@@ -235,13 +234,16 @@ def _run(link: Link, view: TaskView, control: Control) -> Outcome:
         control.flag()
 
     signal.signal(signal.SIGTERM, on_term)
-    before = _traces()
+    before, process = _traces(), os.getpid()
     definition = get_definition(view.service)
     if definition is None:
         return Outcome(kind="failure", error=f"the child process has no task {view.service!r}")
     outcome = call_blocking(definition, view, control)
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # the handler may have closed it
+            stream.flush()
+    if os.getpid() != process:  # a fork that the handler made: only the process itself answers
+        os._exit(0)
     return outcome if _traces() == before else replace(outcome, worn=True)
 
 

@@ -124,3 +124,13 @@ def test_a_waiting_task_tells_its_place(capsys: pytest.CaptureFixture[str]) -> N
     assert "Queue position  3" in shown
     assert "did not succeed" not in shown
     assert "Checkpoint" not in shown
+
+
+def test_a_completed_task_shows_no_error_of_an_earlier_attempt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again: dict[str, Any] = {**TASK, "result": {}, "status": "RUNNING"}
+    show_pages(iter([page(again)]), ListFormat.WIDE)
+    assert "took too long" in capsys.readouterr().out
+    show_pages(iter([page({**again, "status": "COMPLETED"})]), ListFormat.WIDE)
+    assert "took too long" not in capsys.readouterr().out

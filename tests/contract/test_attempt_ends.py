@@ -204,3 +204,23 @@ async def test_a_checkpoint_that_is_too_large_is_an_error_in_the_handler(
     record = await run(client, f"e.save-too-much{where}")
     assert record.status is TaskStatus.FAILED
     assert (record.result.error or "").startswith("CheckpointError: the checkpoint is 70002 bytes")
+
+
+@BOTH
+async def test_progress_that_is_no_object_is_an_error_in_the_handler(
+    client: Client, where: str
+) -> None:
+    record = await run(client, f"e.show-nonsense{where}")
+    assert record.status is TaskStatus.COMPLETED
+    told: list[str] = record.result.data
+    assert [line[:22] for line in told] == ["progress() shows a JSO"] * 3 + [
+        "the progress cannot be"
+    ] * 2
+
+
+@pytest.mark.parametrize("how", ["exit", "stop"])
+async def test_an_inline_handler_cannot_end_its_worker(client: Client, how: str) -> None:
+    record = await run(client, "e.end-the-loop", how=how)
+    assert record.status is TaskStatus.FAILED
+    assert record.result.error == "the handler left its process by sys.exit(9)"
+    assert [note.outcome for note in record.history] == ["failed"]

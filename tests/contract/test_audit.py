@@ -1,7 +1,6 @@
 """The audit: whatever is broken by hand is found, as exactly that, and mended."""
 
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 import pytest_asyncio

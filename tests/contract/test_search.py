@@ -17,6 +17,7 @@ from tests.contract.store import Keyspace, record
 from tests.stateful.search_model import Records
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
+MIDDLE = START + timedelta(seconds=40)
 STATUSES = list(TaskStatus)
 FAILED = [TaskStatus.FAILED]
 
@@ -56,7 +57,7 @@ SEARCHES: Sequence[dict[str, Any]] = [
     {"service": "sync", "user_id": "bob"},
     {"status": FAILED},
     {"user_id": "bob", "status": [TaskStatus.FAILED, TaskStatus.COMPLETED]},
-    {"created_after": START + timedelta(seconds=9), "created_before": START + timedelta(minutes=1)},
+    {"created_after": START + timedelta(seconds=9), "created_before": MIDDLE},
     {"service": "rm", "q": "/DATA/1"},
     {"q": "alice"},
 ]

@@ -39,7 +39,7 @@ def raw(dms_redis_url: str) -> Redis:
 async def waiting(
     client: Client, user: str, count: int, service: str = "t.add-inline"
 ) -> list[str]:
-    """Tasks of a user that were accepted; nobody is told of them."""
+    """Tasks of a user that were accepted, oldest first; nobody is told of them."""
 
     async def one() -> str:
         task = await client.managed.submit(service=service, user_id=user, parameters={"first": 1})
@@ -49,7 +49,7 @@ async def waiting(
     ids: list[str] = []
     while len(ids) < count:  # a few at a time: each call to the store has a deadline
         ids += await asyncio.gather(*(one() for _ in range(min(count - len(ids), 50))))
-    return ids
+    return sorted(ids, key=int)  # by creation: those of one moment overtake each other
 
 
 def folder(parent: Path, name: str) -> Path:

@@ -163,7 +163,7 @@ class Searches(RuleBasedStateMachine):
             "status": st.lists(STATUSES, min_size=1, max_size=4),
             "q": TEXTS,
             "created_after": TIMES,
-            "created_before": TIMES.map(lambda at: at + timedelta(microseconds=5)),
+            "created_before": TIMES.map(lambda at: at + timedelta(microseconds=1)),
             "updated_after": st.sampled_from(updated),
             "updated_before": st.just(updated[-1] + timedelta(microseconds=data.draw(_ONE))),
         }
@@ -171,8 +171,10 @@ class Searches(RuleBasedStateMachine):
         options: dict[str, Any] = {
             name: data.draw(values[name], label=name) for name in sorted(set(wanted))
         }
-        if options.get("updated_after") == options.get("updated_before", START):
-            options.pop("updated_after", None)
+        for name in ("created", "updated"):
+            after, before = options.get(f"{name}_after"), options.get(f"{name}_before")
+            if after and before and after >= before:
+                options.pop(f"{name}_after")
         options["sort"] = data.draw(st.sampled_from(["created_at", "updated_at", "id"]))
         options["order"] = data.draw(st.sampled_from(["asc", "desc"]))
         return TaskSearch(**options, limit=data.draw(LIMITS))

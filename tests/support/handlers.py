@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,7 @@ from app.tasks import (
     RetryLater,
     Task,
     TaskOptions,
+    TasksError,
     cancelled,
     checkpoint,
     current_control,
@@ -282,6 +283,47 @@ def escape(task: Task[dict[str, Any]]) -> None:
     time.sleep(600)
 
 
+def fork_and_leave(task: Task[dict[str, Any]]) -> str:
+    """Its fork ends before it, in one of the ways that do not end a process at once."""
+    forked = os.fork()
+    if forked == 0:
+        if task.payload["how"] == "return":
+            return "the fork's answer"
+        if task.payload["how"] == "exit":
+            sys.exit(0)
+        raise ValueError("the fork's error")
+    os.waitpid(forked, 0)
+    return "the answer"
+
+
+def close_streams(task: Task[dict[str, Any]]) -> str:
+    sys.stdout.close()
+    sys.stderr.close()
+    return "closed"
+
+
+async def end_the_loop(task: Task[dict[str, Any]]) -> None:
+    """Tries to take its worker with it, from a task beside its own."""
+
+    async def leave() -> None:
+        sys.exit(9)
+
+    if task.payload["how"] == "stop":
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+    await asyncio.gather(leave())
+
+
+def show_nonsense(task: Task[dict[str, Any]]) -> list[str]:
+    told: list[str] = []
+    for nonsense in (5, None, [("phase", 1)], {"done": float("nan")}, {"done": object()}):
+        try:
+            progress(cast("Any", nonsense))
+        except TasksError as error:
+            told.append(str(error))
+    return told
+
+
 def save_too_much(task: Task[dict[str, Any]]) -> None:
     checkpoint("x" * 70_000)
 
@@ -354,6 +396,10 @@ both("e.until-cancelled", until_cancelled)
 both("e.resume", resume, **_SOON)
 both("e.resume-threads", resume_in_threads, **_SOON)
 both("e.resume-async", resume_async, **_SOON)
+both("e.show-nonsense", show_nonsense)
+define_task("e.end-the-loop", end_the_loop, {"max_attempts": 1})
+define_task("t.fork", fork_and_leave, {"max_attempts": 1})
+define_task("t.close-streams", close_streams, {"max_attempts": 1})
 both("e.save-too-much", save_too_much, max_attempts=1)
 define_task("e.resume-timeout", resume, {**_SOON, "timeout_seconds": 1.5})
 define_task("e.save-without-end", save_without_end)

@@ -330,8 +330,11 @@ class RedisSubscription(Subscription[E_co]):
         """End the tasks. A read that waits is told to end, for what the server gives to one that
         was cut off is nobody's until a lease ends."""
         try:
-            await self._reader.unblock()
-            await asyncio.wait(self._tasks, timeout=1.0)
+            for _ in range(20):  # it may be just about to wait
+                await self._reader.unblock()
+                _, running = await asyncio.wait(self._tasks, timeout=0.05)
+                if not running:
+                    break
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from app.event_system import EventBase
@@ -61,6 +62,7 @@ def stamped(event: E, headers: dict[str, str]) -> E:
     return event.model_copy(update={"headers": type(known)({**known, **headers})})
 
 
+@lru_cache(maxsize=256)  # thousands of triggers have the same slot
 def slot_text(slot: int) -> str:
     """A slot as its header has it."""
     return datetime.fromtimestamp(slot, UTC).isoformat()

@@ -204,7 +204,12 @@ class Scheduler(SchedulerPort):
         if event.topic != topic and trigger_id not in self._renamed:
             self._log_topic(trigger_id, topic, event)
         try:
-            await self._publish_once_or_more(topic, event, repeats=repeats)
+            try:
+                await self._publisher.publish(topic, event)
+            except (BrokerUnavailableError, QueueFullError):
+                if not repeats:
+                    raise
+                await self._publish_again(topic, event)
         except EventSystemError as error:
             log.error(
                 "An event of a trigger was not published",
@@ -218,12 +223,7 @@ class Scheduler(SchedulerPort):
             )
             raise
 
-    async def _publish_once_or_more(self, topic: str, event: EventBase, *, repeats: bool) -> None:
-        try:
-            return await self._publisher.publish(topic, event)
-        except (BrokerUnavailableError, QueueFullError):
-            if not repeats:
-                raise
+    async def _publish_again(self, topic: str, event: EventBase) -> None:
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + self._repeat_seconds, _FIRST_PAUSE
         while True:

@@ -1,7 +1,6 @@
 """Options of task definitions: how a definition's tasks are run, and what is no way to run them."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,9 @@ from pydantic.errors import PydanticUserError
 from app.tasks.core.errors import DefinitionError
 
 MAX_PRIORITY: Final = 100
+# What the store and timers carry without rounding; nobody means more.
+_MOST: Final = 1_000_000
+_LONGEST_SECONDS: Final = 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,10 @@ class TaskOptions:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "TaskOptions":
         """Options from a mapping of exactly the names above; raises DefinitionError."""
+        if not isinstance(options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - who writes tasks may not type-check
+            raise DefinitionError(
+                f"the options {options!r:.100} are neither TaskOptions nor a mapping of their names"
+            )
         known = [each.name for each in fields(cls) if each.init]
         for name in options:
             if name not in known:
@@ -104,32 +110,46 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+    return _is_int(value) or isinstance(value, float)  # NaN lies between no two numbers
 
 
 def _whole(low: int, high: int | None = None) -> Callable[[Any], bool]:
     return lambda value: _is_int(value) and value >= low and (high is None or value <= high)
 
 
-def _number(low: float, high: float = math.inf) -> Callable[[Any], bool]:
+def _number(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: _is_number(value) and low <= value <= high
+
+
+def _is_text(value: object) -> bool:
+    """Whether it can be written as UTF-8: a lone surrogate cannot, and would break every list."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _or_none(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or rule(value)
 
 
-_LIMIT = (_or_none(_whole(1)), "a whole number of 1 or more (leave it out: no limit)")
-_DELAY = (_number(0), "a number of seconds, 0 or more")
+_LIMIT = (
+    _or_none(_whole(1, _MOST)),
+    f"a whole number, 1 to {_MOST:,} (leave it out: no limit)",
+)
+_DELAY = (_number(0, _LONGEST_SECONDS), f"a number of seconds, 0 to {_LONGEST_SECONDS:,} (a year)")
 _RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "description": (
-        lambda value: value is None or isinstance(value, str),
-        "a text (leave it out: none)",
+        _or_none(_is_text),
+        "a text that UTF-8 can write (leave it out: none)",
     ),
-    "max_attempts": (_whole(1), "a whole number of 1 or more (1: no retry)"),
+    "max_attempts": (_whole(1, _MOST), f"a whole number, 1 (no retry) to {_MOST:,}"),
     "timeout_seconds": (
-        _or_none(lambda value: _is_number(value) and value > 0),
-        "a number of seconds above 0 (leave it out: no limit)",
+        _or_none(lambda value: _is_number(value) and 0 < value <= _LONGEST_SECONDS),
+        f"a number of seconds above 0, at most {_LONGEST_SECONDS:,} (leave it out: no limit)",
     ),
     "isolation": (
         lambda value: value in (None, "inline", "process"),

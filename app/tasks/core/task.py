@@ -28,6 +28,7 @@ Payload = TypeVar("Payload", default=Any)
 Result = TypeVar("Result", default=Any)
 
 _ID = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_STEPS = (".", "..")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +89,13 @@ class TaskDefinition(Generic[Payload, Result]):
         """Where the handler runs, after the choice that `TaskOptions` describes."""
         if self.options.isolation is not None:
             return self.options.isolation
-        return "inline" if inspect.iscoroutinefunction(self.handler) else "process"
+        return "inline" if self.is_async else "process"
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the handler is an async function, or an object whose `__call__` is one."""
+        called: object = getattr(self.handler, "__call__", None)  # noqa: B004 - to look at it
+        return any(map(inspect.iscoroutinefunction, (self.handler, called)))
 
 
 _registry: dict[str, TaskDefinition[Any, Any]] = {}
@@ -115,12 +122,12 @@ def define_task(
     The decorator leaves the function as it is: `get_definition(id)` has its definition. Raises
     DefinitionError for an id that is malformed or taken by another handler, and bad options.
     """
-    chosen = _chosen(options)
+    valid, chosen = _valid_id(id), _chosen(options)
     if handler is not None:
-        return _register(TaskDefinition(_valid_id(id), handler, chosen))
+        return _register(TaskDefinition(valid, _valid_handler(valid, handler), chosen))
 
     def decorate(function: _Handler) -> _Handler:
-        _register(TaskDefinition(_valid_id(id), function, chosen))
+        _register(TaskDefinition(valid, _valid_handler(valid, function), chosen))
         return function
 
     return decorate
@@ -136,18 +143,43 @@ def definitions() -> Mapping[str, TaskDefinition[Any, Any]]:
     return dict(sorted(_registry.items()))
 
 
-def _valid_id(id: str) -> str:  # noqa: A002
-    if not _ID.fullmatch(id):
+def _valid_id(id: object) -> str:  # noqa: A002
+    if callable(id):
         raise DefinitionError(
-            f"{id!r} cannot be a definition's id: use 1 to 64 of letters, digits and . _ @ -"
+            f"define_task needs an id before {_name(id)}: as a decorator it is "
+            '@define_task("its-id"), else define_task("its-id", handler)'
+        )
+    if not isinstance(id, str) or not _ID.fullmatch(id) or id in _STEPS:
+        raise DefinitionError(
+            f"{id!r:.100} cannot be a definition's id: use 1 to 64 of letters, digits and . _ @ -, "
+            "but not . or .. alone, which every URL drops"
         )
     return id
+
+
+def _valid_handler(id: str, handler: Any) -> Callable[..., Any]:  # noqa: A002
+    if not callable(handler):
+        raise DefinitionError(
+            f"the handler of {id!r} is {handler!r:.100}, which cannot be called: give a function "
+            "of the task (options come after it, or by their name: options=...)"
+        )
+    try:
+        inspect.signature(handler).bind(None)
+    except TypeError as error:
+        raise DefinitionError(
+            f"the handler {_name(handler)} of {id!r} cannot be called with the task alone: {error}"
+        ) from error
+    except ValueError:  # something built in, which does not say what it takes
+        pass
+    return handler
 
 
 def _chosen(options: _Options) -> TaskOptions:
     if options is None:
         return TaskOptions()
-    return options if isinstance(options, TaskOptions) else TaskOptions.of(options)
+    if isinstance(options, TaskOptions):
+        return options
+    return TaskOptions.of(options)
 
 
 def _register(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:

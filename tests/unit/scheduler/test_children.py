@@ -197,6 +197,17 @@ async def test_any_bytes_get_through(child: Child) -> None:
     assert words.written == "출력 ".encode() + b"\xff\n"
 
 
+@pytest.mark.parametrize("how", ["return", "exit", "raise"])
+async def test_a_fork_of_the_handler_answers_nothing(child: Child, how: str) -> None:
+    outcome = await child.run(view("t.fork", {"how": how}), LATER, Words())
+    assert (outcome.kind, outcome.data) == ("success", "the answer")
+
+
+async def test_closed_streams_are_no_failure(child: Child) -> None:
+    outcome = await child.run(view("t.close-streams"), LATER, Words())
+    assert (outcome.kind, outcome.data) == ("success", "closed")
+
+
 async def test_a_child_that_left_something_behind_is_not_used_again(child: Child) -> None:
     outcome = await child.run(view("t.litter"), LATER, Words())
     assert (outcome.kind, outcome.worn) == ("success", True)

@@ -298,3 +298,25 @@ def test_a_long_traceback_begins_with_a_whole_line() -> None:
 def test_a_delay_that_is_none_fails_where_it_is_made(delay: float) -> None:
     with pytest.raises(TasksError, match="is no delay; give 0 to"):
         RetryLater("later", delay_seconds=delay)
+
+
+async def test_a_failure_in_a_task_group_is_what_it_is_outside_of_one() -> None:
+    async def gone() -> None:
+        raise PermanentFailure("there is no such thing", data=[1])
+
+    async def handler(task: Task[Any]) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gone())
+            group.create_task(gone())
+
+    outcome = await call_inline(TaskDefinition("t", handler), VIEW, NO_CONTROL)
+    assert (outcome.error, outcome.retryable, outcome.data) == (
+        "there is no such thing",
+        False,
+        [1],
+    )
+
+
+def test_a_group_of_different_errors_names_the_first() -> None:
+    outcome = failed(ExceptionGroup("two", [ValueError("one"), KeyError("other")]))
+    assert outcome.error == "ExceptionGroup: two (2 sub-exceptions): ValueError: one; ..."

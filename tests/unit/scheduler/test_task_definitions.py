@@ -46,6 +46,13 @@ async def async_handler(task: Task[dict[str, Any]]) -> None:
     """Does nothing, asynchronously."""
 
 
+class AsyncCallable:
+    """An object that is called like an async function."""
+
+    async def __call__(self, task: Task[dict[str, Any]]) -> str:
+        return task.id
+
+
 def test_a_definition_knows_its_options() -> None:
     made = define_task("report", handler, {"description": "A report", "max_attempts": 5})
     assert (made.id, made.description, made.max_attempts) == ("report", "A report", 5)
@@ -70,6 +77,7 @@ def test_the_decorator_leaves_the_function_as_it_is() -> None:
     [
         (handler, None, "process"),
         (async_handler, None, "inline"),
+        (AsyncCallable(), None, "inline"),
         (handler, "inline", "inline"),
         (async_handler, "process", "process"),
     ],
@@ -78,10 +86,56 @@ def test_isolation_follows_the_kind_of_function(function: Any, wanted: Any, expe
     assert define_task("t", function, TaskOptions(isolation=wanted)).isolation == expected
 
 
-@pytest.mark.parametrize("bad", ["", "a:b", "a b", "x" * 65, "a/b", "a\n", "가"])
+@pytest.mark.parametrize("bad", ["", "a:b", "a b", "x" * 65, "a/b", "a\n", "가", ".", ".."])
 def test_a_malformed_id_is_refused(bad: str) -> None:
     with pytest.raises(DefinitionError, match="cannot be a definition's id"):
         define_task(bad, handler)
+
+
+@pytest.mark.parametrize("bad", [None, 5, b"t", handler])
+def test_an_id_is_a_text(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"needs an id before|cannot be a definition's id"):
+        define_task(bad, handler)
+
+
+def test_the_bare_decorator_is_refused_with_the_right_spelling() -> None:
+    with pytest.raises(DefinitionError, match='it is @define_task\\("its-id"\\)'):
+        define_task(handler)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_a_bad_id_is_refused_before_the_decorator_sees_its_function() -> None:
+    with pytest.raises(DefinitionError, match="cannot be a definition's id"):
+        define_task("a b")
+
+
+@pytest.mark.parametrize("bad", ["handler", 5, {"max_attempts": 1}, TaskOptions()])
+def test_a_handler_can_be_called(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match="cannot be called: give a function"):
+        define_task("t", bad)
+    with pytest.raises(DefinitionError, match="cannot be called: give a function"):
+        define_task("t")(bad)
+    assert definitions() == {}
+
+
+def no_task() -> None:
+    """Takes nothing."""
+
+
+def task_and_more(task: Task[Any, Any], more: str) -> None:
+    """Wants more than the task."""
+
+
+@pytest.mark.parametrize("bad", [no_task, task_and_more, AsyncCallable])
+def test_a_handler_takes_the_task_alone(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match="cannot be called with the task alone"):
+        define_task("t", bad)
+    assert definitions() == {}
+
+
+@pytest.mark.parametrize("bad", [5, ["max_attempts"], "max_attempts"])
+def test_options_are_a_mapping(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match="neither TaskOptions nor a mapping"):
+        define_task("t", handler, bad)
 
 
 def test_an_id_belongs_to_one_handler() -> None:
@@ -94,13 +148,16 @@ def test_an_id_belongs_to_one_handler() -> None:
 
 BAD_OPTIONS: list[tuple[str, Any, str]] = [
     ("description", 3, "a text"),
-    ("max_attempts", 0, "1 or more"),
+    ("max_attempts", 0, "1 (no retry) to 1,000,000"),
+    ("description", "\ud800", "UTF-8"),
+    ("max_attempts", 10**30, "1,000,000"),
     ("max_attempts", "3", "whole number"),
     ("max_attempts", True, "whole number"),
     ("max_attempts", 2.5, "whole number"),
     ("timeout_seconds", 0, "above 0"),
     ("timeout_seconds", float("inf"), "leave it out"),
     ("timeout_seconds", float("nan"), "leave it out"),
+    ("timeout_seconds", 10**40, "at most 31,622,400"),
     ("isolation", "thread", '"inline" or "process"'),
     ("isolation", ["inline"], '"inline" or "process"'),
     ("payload", 5, "no type that pydantic can check"),
@@ -109,11 +166,12 @@ BAD_OPTIONS: list[tuple[str, Any, str]] = [
     ("result", complex(1), "Use a pydantic model"),
     ("retry", "never", '"fixed" or "exponential"'),
     ("retry", None, '"fixed" or "exponential"'),
-    ("retry_delay_seconds", -1, "0 or more"),
+    ("retry_delay_seconds", -1, "0 to 31,622,400"),
     ("retry_max_delay_seconds", None, "number of seconds"),
     ("jitter", 1.01, "0 to 1"),
     ("jitter", -0.1, "0 to 1"),
     ("concurrency_limit", 0, "leave it out: no limit"),
+    ("concurrency_limit", 10**30, "1 to 1,000,000"),
     ("per_user_limit", 1.0, "whole number"),
     ("priority", 101, "-100 to 100"),
     ("priority", -101, "-100 to 100"),

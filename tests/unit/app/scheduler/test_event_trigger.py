@@ -210,8 +210,12 @@ async def test_events_come_as_the_type_that_is_asked_for(
 async def test_what_arrived_is_worked_off_before_it_stops(
     scheduler: Scheduler, broker: BrokerPort, publisher: PublisherPort
 ) -> None:
+    async def slow(event: Source) -> Result:
+        await asyncio.sleep(0)
+        return result(event)
+
     arrived = await listen(broker)
-    trigger = await registered(scheduler, broker)
+    trigger = await registered(scheduler, broker, slow)
     await send(publisher, *range(200))
     await scheduler.stop()
     assert await numbers(arrived, 200) == list(range(200))
