@@ -212,9 +212,7 @@ async def _unknown_service(request: Request, error: Exception) -> Response:
     return problem(kind, str(error), request.url.path)
 
 
-def _retention_loop(
-    settings: Settings, provider: RedisRepositoryProvider
-) -> RetentionLoop | None:
+def _retention_loop(settings: Settings, provider: RedisRepositoryProvider) -> RetentionLoop | None:
     """The loop that applies the retention policy, if there is one."""
     policy = RetentionPolicy.parse(settings.retention)
     if not policy.rules:
