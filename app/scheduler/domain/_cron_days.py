@@ -6,7 +6,7 @@ from app.scheduler.domain._cron_fields import Fields
 from app.scheduler.domain.errors import CronError
 
 _FIVE_WEEKS: Final = 1 | 1 << 7 | 1 << 14 | 1 << 21 | 1 << 28
-_LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def days_of_month(fields: Fields, length: int, first: int) -> int:
@@ -30,7 +30,8 @@ def days_of_month(fields: Fields, length: int, first: int) -> int:
 
 def _from_last(mask: int, length: int) -> int:
     days = 0
-    while mask and (back := mask.bit_length() - 1) >= 0:
+    while mask:
+        back = mask.bit_length() - 1
         mask ^= 1 << back
         days |= 1 << length - back if back < length else 0
     return days
@@ -70,7 +71,7 @@ def check_possible(fields: Fields, text: str) -> None:
     for month in range(1, 13):
         if not fields.months >> month & 1:
             continue
-        lengths = (28, 29) if month == 2 else (_LENGTHS[month],)
+        lengths = (28, 29) if month == 2 else (LENGTHS[month],)
         if any(days_of_month(fields, length, first) for length in lengths for first in range(7)):
             return
     raise CronError(

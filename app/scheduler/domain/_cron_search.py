@@ -6,14 +6,13 @@ Local seconds count from 1970-01-01T00:00 of the wall clock, as if no clock ever
 from datetime import date, tzinfo
 from typing import Final
 
-from app.scheduler.domain._cron_days import days_of_month
+from app.scheduler.domain._cron_days import LENGTHS, days_of_month
 from app.scheduler.domain._cron_fields import Fields
 from app.scheduler.domain.errors import CronError
 
 _DAY: Final = 86_400
 _ORDINAL: Final = date(1970, 1, 1).toordinal()
 _FIRST_YEAR, _LAST_YEAR = 2, 9998
-_LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Memo:
@@ -72,7 +71,7 @@ def _month(fields: Fields, days: int) -> tuple[int, int, int]:
     """The month of that day."""
     date_of = date.fromordinal(days + _ORDINAL)
     year, number = date_of.year, date_of.month
-    length = _LENGTHS[number]
+    length = LENGTHS[number]
     if number == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0):
         length = 29
     start = days - date_of.day + 1

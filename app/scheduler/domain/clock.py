@@ -1,7 +1,10 @@
 """What a trigger knows of time: a clock to read and to sleep by, so that tests bring their own."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
+
+LONGEST_SLEEP: Final = 60.0
+"""Seconds after which the clock is read again, for it may have been set."""
 
 
 class Clock(Protocol):

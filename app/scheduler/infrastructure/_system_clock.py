@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from typing import Final
 
 
 class SystemClock:
@@ -15,3 +16,6 @@ class SystemClock:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await wake.wait()
+
+
+SYSTEM_CLOCK: Final = SystemClock()

@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, cast
 
-from app.scheduler.domain.clock import Clock
+from app.scheduler.domain.clock import LONGEST_SLEEP, Clock
 
 log = logging.getLogger(__name__)
 
-LONGEST_SLEEP: Final = 60.0
-"""Seconds after which the clock is read again, for it may have been set."""
 LANES: Final = 64
 _BATCH: Final = 50
 """A lane lets others have the event loop after so many keys."""

@@ -4,12 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import tzinfo
-from typing import Final, Generic
+from typing import Generic
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from app.event_system import EventSystemError
 from app.event_system.domain.events import E
-from app.scheduler.domain.clock import Clock
+from app.scheduler.domain.clock import LONGEST_SLEEP, Clock
 from app.scheduler.domain.cron_expression import CronExpression
 from app.scheduler.domain.errors import EventFactoryError, TriggerConfigError
 from app.scheduler.domain.slots import DEFAULT_POLICY, FirePolicy, due_at, first_slot, look
@@ -22,14 +22,10 @@ from app.scheduler.infrastructure._making import (
     slot_text,
     stamped,
 )
-from app.scheduler.infrastructure._system_clock import SystemClock
+from app.scheduler.infrastructure._system_clock import SYSTEM_CLOCK
 from task_state.timezone import get_timezone
 
 log = logging.getLogger(__name__)
-
-LONGEST_SLEEP: Final = 60.0
-"""Seconds after which the clock is read again, for it may have been set."""
-_SYSTEM_CLOCK: Final = SystemClock()
 
 
 class CronTrigger(TriggerPort[E], Generic[E]):
@@ -61,7 +57,7 @@ class CronTrigger(TriggerPort[E], Generic[E]):
         event_factory: Callable[[], E | Awaitable[E]],
         zone: tzinfo,
         policy: FirePolicy = DEFAULT_POLICY,
-        clock: Clock = _SYSTEM_CLOCK,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         check_callable("event_factory", event_factory)
         self._expression = expression

@@ -151,11 +151,7 @@ class EventTrigger(TriggerPort[E], Generic[E]):
 
     async def _next(self, subscription: Subscription[EventBase]) -> Delivery[EventBase] | None:
         self._waits.set()
-        try:
-            delivery = await anext(subscription, None)
-        except BaseException:
-            self._waits.set()
-            raise
+        delivery = await anext(subscription, None)
         if delivery is not None:
             self._waits.clear()
         return delivery

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from functools import partial
-from typing import Final
 
 from app.event_system import (
     BrokerUnavailableError,
@@ -19,7 +18,7 @@ from app.scheduler.domain.errors import DuplicateTriggerError, UnknownTriggerErr
 from app.scheduler.domain.scheduler_port import SchedulerPort
 from app.scheduler.domain.trigger_port import TriggerPort
 from app.scheduler.infrastructure._making import reason
-from app.scheduler.infrastructure._system_clock import SystemClock
+from app.scheduler.infrastructure._system_clock import SYSTEM_CLOCK
 from app.scheduler.infrastructure._timetable import Timetable
 from app.scheduler.infrastructure.cron_trigger import CronTrigger
 
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _RESTART_PAUSE, _LONGEST_RESTART_PAUSE = 1.0, 60.0
-_SYSTEM_CLOCK: Final = SystemClock()
 
 
 class Scheduler(SchedulerPort):
@@ -43,7 +41,7 @@ class Scheduler(SchedulerPort):
         *,
         repeat_seconds: float = 30.0,
         drain_seconds: float = 10.0,
-        clock: Clock = _SYSTEM_CLOCK,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._publisher = publisher
         self._repeat_seconds = repeat_seconds
