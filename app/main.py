@@ -15,12 +15,15 @@ from app.api.middleware import EdgeMiddleware
 from app.api.routes import (
     admin,
     definitions,
+    event_queues,
     events,
     health,
     help,  # noqa: A004
     retention,
+    schedules,
     services,
     tasks,
+    webhooks,
 )
 from app.api.schemas import Problem
 from app.core.config import Settings, get_settings
@@ -33,6 +36,9 @@ _API_ROUTERS = (
     admin.router,
     services.router,
     retention.router,
+    schedules.router,
+    event_queues.router,
+    webhooks.router,
     definitions.router,
     help.router,
 )
@@ -64,7 +70,10 @@ def create_app(
     app.state.api = container.api
     add_error_handlers(app)
     app.add_middleware(
-        EdgeMiddleware, allowed_hosts=settings.allowed_hosts, metrics=container.metrics
+        EdgeMiddleware,
+        allowed_hosts=settings.allowed_hosts,
+        metrics=container.metrics,
+        signed=webhooks.trigger_path(settings.api_prefix),
     )
     for router in _API_ROUTERS:
         app.include_router(router, prefix=settings.api_prefix)

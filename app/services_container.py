@@ -9,16 +9,20 @@ from app.api.security import OperatorGate, UserGate
 from app.core.config import DEFAULT_OPERATOR_TOKEN, Settings
 from app.core.logging import configure_logging
 from app.core.metrics import Metrics
+from app.event_system.infrastructure import RedisBroker
 from app.services.definitions import Definitions
 from app.services.dispatch import Dispatcher
 from app.services.event_processor import TaskEventProcessor
+from app.services.event_queues import EventQueues
 from app.services.health import Health
 from app.services.live import LiveHub
 from app.services.repository import build_provider
 from app.services.retention import RetentionService
 from app.services.scheduler import SchedulerClient
+from app.services.schedules import ScheduleService
 from app.services.service_modes import ServiceModes
 from app.services.tasks import TaskService
+from app.services.webhooks import WebhookService
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ class ServiceContainer:
         self.provider = build_provider(settings)
         self.scheduler = SchedulerClient(settings)
         timeout = settings.redis_timeout_seconds
+        self.broker = RedisBroker(settings.redis_write_url, timeout=timeout)
         self.live = LiveHub(self.provider, self.metrics, timeout_seconds=timeout)
         dispatcher = Dispatcher(
             self.provider, self.scheduler, deadline_seconds=settings.dispatch_deadline_seconds
@@ -44,12 +49,21 @@ class ServiceContainer:
             request_timeout=settings.request_timeout_seconds,
         )
         definitions = Definitions(self.scheduler)
+        tasks = TaskService(self.provider, timeout_seconds=timeout)
+        self.webhooks = WebhookService(
+            settings.webhooks_file, tasks, self.broker, self.metrics, timeout_seconds=timeout
+        )
         self.api = Api(
             settings=settings,
-            tasks=TaskService(self.provider, timeout_seconds=timeout),
+            tasks=tasks,
             definitions=definitions,
             services=ServiceModes(self.provider, definitions, timeout_seconds=timeout),
             retention=RetentionService(self.provider, timeout_seconds=timeout),
+            schedules=ScheduleService(
+                self.provider, timeout_seconds=timeout, default_timezone=settings.timezone
+            ),
+            webhooks=self.webhooks,
+            event_queues=EventQueues(self.broker, timeout_seconds=timeout),
             live=self.live,
             health=Health(self.provider, self.processor, timeout_seconds=timeout),
             metrics=self.metrics,
@@ -67,6 +81,9 @@ class ServiceContainer:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.provider.close)
             stack.push_async_callback(self.scheduler.close)
+            stack.push_async_callback(self.broker.close)
+            await self.webhooks.start()
+            stack.push_async_callback(self.webhooks.stop)
             self.processor.start()
             stack.push_async_callback(self.processor.stop)
             self.live.start()

@@ -20,7 +20,7 @@ Page = dict[str, Any]
 Task = dict[str, Any]
 
 _HEADERS = ("TASK ID", "SERVICE", "USER", "STATUS", "CREATED", "UPDATED", "PROGRESS")
-_WIDE_HEADERS = (*_HEADERS, "ATTEMPTS", "DURATION", "ERROR")
+_WIDE_HEADERS = (*_HEADERS, "ATTEMPTS", "DURATION", "WORKER", "ERROR")
 _ERROR_WIDTH = 60
 
 
@@ -82,8 +82,15 @@ def _more(task: Task, now: datetime) -> tuple[object, ...]:
     return (
         f"{task.get('attempts', 0)}/{task.get('max_attempts', '?')}",
         _lasted(task, now),
-        _shortened(mapping(task.get("result")).get("error") or _last_reason(task)),
+        task.get("worker") or "",
+        _shortened(_error(task) or _last_reason(task)),
     )
+
+
+def _error(task: Task) -> str | None:
+    if "result.error" in (task.get("omitted") or ()):
+        return "(too long for a list: tasks status shows it)"
+    return mapping(task.get("result")).get("error")
 
 
 def _last_reason(task: Task) -> str:

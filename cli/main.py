@@ -10,6 +10,9 @@ import typer
 
 from cli.commands import (
     doctor,
+    events,
+    schedules,
+    schedules_write,
     services,
     services_modes,
     tasks,
@@ -40,12 +43,27 @@ _services = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+_schedules = typer.Typer(
+    help="Have tasks submitted at set times: create, list, pause, run, backfill schedules.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+_events = typer.Typer(
+    help="See the event broker's queues; replay or discard dead letters.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(_tasks, name="tasks")
 app.add_typer(_services, name="services")
+app.add_typer(_schedules, name="schedules")
+app.add_typer(_events, name="events")
 up.register(app)
 doctor.register(app)
 services.register(app)
 services_modes.register(_services)
+schedules_write.register(_schedules)
+schedules.register(_schedules)
+events.register(_events)
 tasks_search.register(_tasks)
 tasks.register(_tasks)
 tasks_change.register(_tasks)

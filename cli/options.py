@@ -55,9 +55,30 @@ Until = Annotated[
     str | None,
     typer.Option("--until", help="Only tasks created before: an age (2h, 7d) or an ISO time."),
 ]
+ById = Annotated[str | None, typer.Option("--id", help="The task with this id.")]
+OneService = Annotated[str | None, typer.Option("--service", help="Only this service's.")]
+OneUser = Annotated[str | None, typer.Option("--user", help="Only this user's.")]
+Text = Annotated[
+    str | None,
+    typer.Option("--text", "-q", help="Text to find in the id, the user or the parameters."),
+]
+UpdatedAfter = Annotated[
+    str | None, typer.Option("--updated-after", help="Changed since: an age or a time.")
+]
+UpdatedBefore = Annotated[
+    str | None, typer.Option("--updated-before", help="Not changed since: an age or a time.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, max=200, help="Tasks a page.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
 AllPages = Annotated[bool, typer.Option("--all", help="Every page, each printed when it comes.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="A parameter: name=value. A repeated name makes a list."),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse parameters that do not fit the definition.")
+]
 Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit code 124."),
@@ -107,16 +128,21 @@ def since(text: str | None) -> str | None:
     """An instant in ISO form: given as such (UTC if it names no zone), or as an age such as 2h."""
     if text is None:
         return None
+    instant = moment(text)
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
+
+
+def moment(text: str) -> datetime:
+    """A time, as it is written (it may name no zone), or given as an age such as 2h."""
     if age := _AGE.fullmatch(text.strip()):
         try:
             past = timedelta(**{_UNITS[age.group(2)]: float(age.group(1))})
-            return (datetime.now(UTC) - past).isoformat()
+            return datetime.now(UTC) - past
         except OverflowError:
             raise typer.BadParameter(f"{text!r} is before the year 1") from None
     try:
-        instant = datetime.fromisoformat(text.strip())
+        return datetime.fromisoformat(text.strip())
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is neither an age (90s, 15m, 2h, 7d) nor a time (2026-01-31T09:00+09:00)"
         ) from None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()

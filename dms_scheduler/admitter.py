@@ -11,6 +11,7 @@ from typing import Final
 
 from app.tasks import definitions
 from dms_scheduler.engine import Call, EngineClient, end_task
+from dms_scheduler.witness import Witness
 from task_state import StoreUnavailableError
 from task_state.admission import Admission, Admitted, Attendance, Policy
 from task_state.redis import RedisRepositoryProvider
@@ -45,6 +46,9 @@ class Admitter:
     While its attempts end within moments it tells up to half as many more, as many as ended in the
     last tenth of a second: their calls wait at the worker, so that it need not wait for a round
     after each attempt. Long attempts get none: what is let through ahead of time is past its turn.
+
+    It tells the store how new it was when it was last seen, by this process or by the `witness`,
+    so that a restored one pauses itself.
     """
 
     def __init__(
@@ -54,12 +58,15 @@ class Admitter:
         *,
         worker: str = "",
         slots: int = 0,
+        witness: Witness | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._provider = provider
         self._engine = engine
         self._worker = worker
         self._slots = slots
+        self._witness = witness
+        self._recalled = witness is None
         self._clock = clock
         self._ends: deque[float] = deque(maxlen=max(slots // 2, 1))
         self._woken = asyncio.Event()
@@ -104,6 +111,7 @@ class Admitter:
         """
         self._woken.clear()
         await self._send([])
+        await self.recall()
         admission = await self._provider.get_admission()
         self._in_vain = True
         while True:
@@ -111,7 +119,16 @@ class Admitter:
             self._in_vain = self._in_vain and not found.calls
             await self._send([Call(task.task_id, task.epoch) for task in found.calls])
             if not found.more:
+                await self._testify(admission, now=False)
                 return found.due_seconds
+
+    async def recall(self) -> None:
+        """Read what the witness knows, once: before a worker may begin anything."""
+        if self._recalled or self._witness is None:
+            return
+        admission = await self._provider.get_admission()
+        admission.remember(await asyncio.to_thread(self._witness.read))
+        self._recalled = True
 
     async def leave(self) -> None:
         """Take this worker's slots back, so that nothing is let through for them; what it gives
@@ -133,6 +150,12 @@ class Admitter:
         self._woken.set()
         await asyncio.wait({running}, timeout=_LEAVE_SECONDS)
         await end_task(running)
+        if self._recalled:
+            await self._testify(await self._provider.get_admission(), now=True)
+
+    async def _testify(self, admission: Admission, *, now: bool) -> None:
+        if self._witness is not None:
+            await asyncio.to_thread(self._witness.keep, admission.seen, now=now)
 
     async def _admit(self, admission: Admission) -> Admitted:
         if not self._worker:

@@ -44,6 +44,11 @@ class Archive:
                     os.ftruncate(descriptor, start)
                     raise
                 return [each for each in seen if each is not None]
+        except BlockingIOError as error:
+            raise ArchiveError(
+                f"another process writes the archive {self._folder}: wait for it, or end the one "
+                "that is not wanted there"
+            ) from error
         except OSError as error:
             raise ArchiveError(
                 f"the archive {self._folder} cannot be written, so nothing is removed: "

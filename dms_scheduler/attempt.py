@@ -12,7 +12,6 @@ from dms_scheduler.handler import Outcome, TaskView
 from dms_scheduler.jobs import Job, start_job
 from dms_scheduler.journal import Journal
 from dms_scheduler.lease import Lease, LeaseEvents
-from dms_scheduler.plain import plain
 from task_state import TaskRecord
 from task_state.managed import Attempt as Begun
 
@@ -93,14 +92,11 @@ class Attempt:
         """A piece of the child's stdout and stderr."""
         self._journal.output(data)
 
-    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
-        """New progress; what cannot be written as JSON becomes a log line."""
-        try:
-            self._progress = plain(values)
-        except (ValueError, TypeError, RecursionError) as error:
-            self._journal.line(f"Progress that cannot be written as JSON was left out: {error}")
-            return
-        self._lease.progress(self._progress or {}, advanced=advanced)
+    def progress(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
+        """New progress, which the handler's side has made fit to be stored (`shown`)."""
+        if values is not None:
+            self._progress = values
+        self._lease.progress(values, advanced=advanced)
 
     def checkpoint(self, value: Any) -> None:
         """What the handler saved for its next attempt."""

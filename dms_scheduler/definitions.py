@@ -77,7 +77,7 @@ def _load(source: str, load: Callable[[], object], hint: str) -> Loaded:
     before = definitions().keys()
     try:
         load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard leaves when imported
         raise TaskLoadError(
             f"the task {source} cannot be imported: {type(error).__name__}: {error}. {hint}"
         ) from error

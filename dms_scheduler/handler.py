@@ -7,11 +7,12 @@ import traceback as tracebacks
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.tasks import (
+    MAX_DELAY_SECONDS,
     LeaseLost,
     PermanentFailure,
     RetryLater,
@@ -58,6 +59,9 @@ class CancellableControl(TaskControl, Protocol):
         ...
 
 
+OutcomeKind = Literal["success", "failure", "invalid", "cancelled", "lease_lost"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one call of a handler ended.
@@ -67,7 +71,7 @@ class Outcome:
     `worn` says that the process that ran it should not run another.
     """
 
-    kind: Literal["success", "failure", "invalid", "cancelled", "lease_lost"]
+    kind: OutcomeKind
     data: Any = None
     message: str | None = None
     error: str | None = None
@@ -79,6 +83,25 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """All fields; `data` is JSON-able already."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, fields: dict[str, Any]) -> "Outcome":
+        """From what `to_json` made; raises ValueError for anything else."""
+        try:
+            made = cls(**fields)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        texts: list[object] = [made.message, made.error, made.traceback]
+        flags: list[object] = [made.retryable, made.worn]
+        delay: object = made.delay_seconds
+        if (
+            made.kind not in get_args(OutcomeKind)
+            or not all(text is None or isinstance(text, str) for text in texts)
+            or not all(isinstance(flag, bool) for flag in flags)
+            or not (delay is None or isinstance(delay, float))
+        ):
+            raise ValueError(f"no outcome: {fields!r:.100}")
+        return made
 
 
 def call_blocking(
@@ -236,12 +259,12 @@ def failed(error: BaseException) -> Outcome:
     if isinstance(error, LeaseLost):
         return Outcome(kind="lease_lost", error=text, worn=True)
     if isinstance(error, PermanentFailure):
-        return _with_data(
-            Outcome(kind="failure", error=text, retryable=False, worn=True), error.data
-        )
+        return _with_data(Outcome(kind="failure", error=text, retryable=False, worn=True), error)
     if isinstance(error, RetryLater):
-        outcome = Outcome(kind="failure", error=text, delay_seconds=error.delay_seconds, worn=True)
-        return _with_data(outcome, error.data)
+        delay = _delay(error)
+        return _with_data(
+            Outcome(kind="failure", error=text, delay_seconds=delay, worn=True), error
+        )
     return Outcome(kind="failure", error=_reason(error), traceback=_traceback(raised), worn=True)
 
 
@@ -256,8 +279,17 @@ def _alone(error: BaseException) -> BaseException:
     return error
 
 
-def _with_data(outcome: Outcome, data: Any) -> Outcome:
-    checked = succeeded({"status": "success", "data": data})
+def _delay(error: RetryLater) -> float | None:
+    """Its own delay, unless a subclass has put something else there, or nothing."""
+    delay: object = getattr(error, "delay_seconds", None)
+    if isinstance(delay, int | float) and 0 <= delay <= MAX_DELAY_SECONDS:
+        return float(delay)
+    return None
+
+
+def _with_data(outcome: Outcome, error: PermanentFailure | RetryLater) -> Outcome:
+    """With the data that the exception carries; a subclass may have forgotten to set it."""
+    checked = succeeded({"status": "success", "data": getattr(error, "data", None)})
     if checked.kind != "success":
         return replace(outcome, error=f"{outcome.error} ({checked.error})")
     return replace(outcome, data=checked.data)
@@ -279,7 +311,7 @@ def _reason(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:_MAX_ERROR_CHARACTERS]
-    except Exception as broken:  # noqa: BLE001 - an exception whose own message cannot be made
+    except BaseException as broken:  # noqa: BLE001 - an exception whose own message cannot be made
         return f"(its message cannot be shown: {type(broken).__name__} in its __str__)"
 
 

@@ -10,7 +10,7 @@ from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskDefinition
 from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children.process import JobEvents
 from dms_scheduler.handler import Outcome, TaskView, call_inline
-from dms_scheduler.plain import plain_progress
+from dms_scheduler.shown import ShownProgress
 
 
 class InlineControl:
@@ -19,6 +19,8 @@ class InlineControl:
     def __init__(self, events: JobEvents, deadline: float, checkpoint: Any) -> None:
         self._events = events
         self._checkpoint = SavedCheckpoint(checkpoint)
+        self._saving = threading.Lock()
+        self._shown = ShownProgress(self.log)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._reason: str | None = None
@@ -38,7 +40,7 @@ class InlineControl:
 
     def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
         """Note the newest values; raises TasksError for what is no JSON object."""
-        shown = plain_progress(values)
+        shown = self._shown.take(values)
         self._tell(lambda: self._events.progress(shown, advanced=advanced))
 
     def log(self, message: str) -> None:
@@ -48,8 +50,9 @@ class InlineControl:
     def checkpoint(self, value: Any = UNSET, /) -> Any:
         """Have the newest value stored, or read it."""
         if value is not UNSET:
-            saved = self._checkpoint.save(value)
-            self._tell(lambda: self._events.checkpoint(saved))
+            with self._saving:  # threads: what is told last is what is read here
+                saved = self._checkpoint.save(value)
+                self._tell(lambda: self._events.checkpoint(saved))
         return self._checkpoint.read()
 
     def cancel(self, reason: str) -> None:

@@ -34,7 +34,7 @@ class Job(Protocol):
 
 
 class ChildJob:
-    """A handler in a child process: stopped by message and SIGTERM, killed with its group."""
+    """A handler in a child process: stopped by message and SIGTERM, killed with all it started."""
 
     def __init__(self, child: Child, view: TaskView, deadline: float, events: JobEvents) -> None:
         self._child = child
@@ -60,9 +60,16 @@ class ChildJob:
         self._child.stop(reason)
 
     async def kill(self) -> None:
-        """Kill the process group, and return when it is gone and the outcome is known."""
+        """Kill every process of it, and return when they are gone and the outcome is known."""
         await self._child.kill()
         await asyncio.wait({self._task})
+
+    async def end(self) -> None:
+        """End what the handler has left running: in order, unless the handler runs yet itself."""
+        if self._task.done():
+            await self._child.end()
+        else:
+            await self.kill()
 
 
 @asynccontextmanager
@@ -91,7 +98,7 @@ async def start_job(
     finally:
         clean = job.clean
         if not clean:
-            await job.kill()
+            await job.end()
         pool.give_back(child, worn=not clean)
 
 

@@ -14,7 +14,7 @@ BATCH_SECONDS = 0.2
 _MOST_LINES_A_WRITE = 1000
 _CROWDED_LINES = 5000
 _MOST_WAITING_LINES = 20_000
-_MOST_LINE_CHARACTERS = 16_384
+MOST_LINE_CHARACTERS = 16_384
 _MOST_OUTPUT_A_WRITE = 64  # pieces, each at most what one read of a pipe gives
 
 
@@ -55,8 +55,8 @@ class Journal:
         if len(self._lines) >= _MOST_WAITING_LINES:
             self._dropped += 1
             return
-        if len(message) > _MOST_LINE_CHARACTERS:
-            message = message[:_MOST_LINE_CHARACTERS] + "... [line cut here]"
+        if len(message) > MOST_LINE_CHARACTERS:
+            message = message[:MOST_LINE_CHARACTERS] + "... [line cut here]"
         self._lines.append(format_log_entry(message))
         self._something.set()
         if len(self._lines) >= BATCH_LINES:

@@ -71,14 +71,10 @@ class Lease:
         """When the handler must change nothing more: time.monotonic seconds."""
         return self._ends - min(_MARGIN_SECONDS, self._lease / 4)
 
-    @property
-    def waiting_progress(self) -> dict[str, Any] | None:
-        """Progress that no heartbeat has taken along yet."""
-        return self._progress
-
-    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
-        """Send this with the next heartbeat, in a second at most; the newest one counts."""
-        self._progress = values
+    def progress(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
+        """Send this with the next heartbeat, in a second at most; the newest one counts. None
+        leaves what there is."""
+        self._progress = self._progress if values is None else values
         self._advanced = self._advanced or advanced
         self._wake.set()
 

@@ -20,6 +20,9 @@ from app.api.responses import json_response
 from app.core.config import Settings, get_settings
 from app.core.logging import configure_logging
 from app.core.metrics import METRICS_CONTENT_TYPE, Metrics
+from app.event_system.infrastructure import RedisBroker
+from app.services.schedules import ScheduleService
+from app.services.schedules_file import SchedulesFile, load_schedules
 from app.tasks import definitions
 from dms_scheduler.admitter import Admitter
 from dms_scheduler.archive import Archive
@@ -31,11 +34,16 @@ from dms_scheduler.definitions import (
     require_definition,
 )
 from dms_scheduler.engine import EngineClient, quiet_engine_logs
+from dms_scheduler.event_metrics import EventMetrics
 from dms_scheduler.rescuer import Rescuer, RescuerSettings
 from dms_scheduler.retention import RetentionLoop
-from dms_scheduler.store import store_settings
+from dms_scheduler.schedule_metrics import ScheduleMetrics
+from dms_scheduler.schedule_runner import ScheduleRunner
+from dms_scheduler.store import store_settings, witness_of
+from dms_scheduler.task_event_relay import TaskEventRelay
 from task_state import StoreUnavailableError, TransitionError
 from task_state.managed import Waiting
+from task_state.naming import MAX_NAME, MAX_TASK_ID, NAME_PATTERN, TASK_ID_PATTERN
 from task_state.redis import RedisRepositoryProvider
 from task_state.retention_policy import RetentionPolicy
 
@@ -45,8 +53,8 @@ QUEUED: Final = "QUEUED"
 # What the frontend accepts as one mebibyte may be longer as it sends it on (1e15 has 18 digits).
 MAX_TASK_BYTES: Final = 16 * 1024 * 1024
 
-TaskId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
+TaskId = Annotated[str, Field(pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 
 
 class TaskRequest(BaseModel):
@@ -73,13 +81,15 @@ class CancelRequest(BaseModel):
 class SchedulerService:
     """What the routes do, on the task store and the engine."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        timeout = settings.redis_timeout_seconds
         self.provider = RedisRepositoryProvider(store_settings(settings))
+        self.broker = RedisBroker(settings.redis_write_url, timeout=timeout)
         self.engine = EngineClient(
             settings.redis_write_url, timeout_seconds=settings.redis_timeout_seconds
         )
         self._settings = settings
-        self._admitter = Admitter(self.provider, self.engine)
+        self._admitter = Admitter(self.provider, self.engine, witness=witness_of(settings))
         self._rescuer = Rescuer(
             self.provider,
             self.engine,
@@ -87,6 +97,11 @@ class SchedulerService:
             self._admitter.wake,
         )
         self._retention = _retention_loop(settings, self.provider)
+        self._schedules = ScheduleRunner(self.provider, ScheduleMetrics(metrics.registry))
+        self._relay = TaskEventRelay(self.provider, self.broker.publisher(), metrics.registry)
+        self.event_metrics = EventMetrics(
+            self.provider, self.broker, metrics.registry, timeout_seconds=timeout
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -96,14 +111,23 @@ class SchedulerService:
         quiet_engine_logs()
         settings = self._settings
         log_loaded(load_definitions(settings.task_modules, settings.task_entry_points))
+        schedules_file = _schedules_file(settings, self.provider)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.provider.close)
+            stack.push_async_callback(self.broker.close)
             await self.engine.start()
             stack.push_async_callback(self.engine.close)
             rescuer = asyncio.create_task(self._rescuer.run(), name="rescuer")
             stack.push_async_callback(_cancel, rescuer)
             admitter = asyncio.create_task(self._admitter.run(), name="admitter")
             stack.push_async_callback(self._admitter.end, admitter)
+            relay = asyncio.create_task(self._relay.run(), name="task_events")
+            stack.push_async_callback(_cancel, relay)
+            schedules = asyncio.create_task(self._schedules.run(), name="schedules")
+            stack.push_async_callback(_cancel, schedules)
+            if schedules_file is not None:
+                filed = asyncio.create_task(schedules_file.run(), name="schedules_file")
+                stack.push_async_callback(_cancel, filed)
             if self._retention is not None:
                 retention = asyncio.create_task(self._retention.run(), name="retention")
                 stack.push_async_callback(_cancel, retention)
@@ -139,8 +163,8 @@ class SchedulerService:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, from the environment's settings unless some are passed."""
     settings = get_settings() if settings is None else settings
-    service = SchedulerService(settings)
     metrics = Metrics()
+    service = SchedulerService(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -204,12 +228,25 @@ def _add_health_routes(app: FastAPI, service: SchedulerService, metrics: Metrics
     @app.get("/metrics")
     async def show_metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         """Counters for Prometheus."""
+        await service.event_metrics.measure()
         return Response(metrics.render(), media_type=METRICS_CONTENT_TYPE)
 
 
 async def _unknown_service(request: Request, error: Exception) -> Response:
     kind = (404, "unknown-service", "No such task definition")
     return problem(kind, str(error), request.url.path)
+
+
+def _schedules_file(settings: Settings, provider: RedisRepositoryProvider) -> SchedulesFile | None:
+    """What brings about the operator's file of schedules, if there is one."""
+    if settings.schedules_file is None:
+        return None
+    service = ScheduleService(
+        provider,
+        timeout_seconds=settings.redis_timeout_seconds,
+        default_timezone=settings.timezone,
+    )
+    return SchedulesFile(service, load_schedules(settings.schedules_file, settings.timezone))
 
 
 def _retention_loop(settings: Settings, provider: RedisRepositoryProvider) -> RetentionLoop | None:

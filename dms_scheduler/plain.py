@@ -1,12 +1,9 @@
 """Making what handlers give us fit to be stored: JSON in UTF-8, whatever bytes a file name had."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 from pydantic_core import to_jsonable_python
-
-from app.tasks import TasksError
 
 
 def plain_text(text: str) -> str:
@@ -27,23 +24,6 @@ def plain(value: Any) -> Any:
         return _plain_texts(to_jsonable_python(value))
     except UnicodeEncodeError:  # a ValueError that would name a codec instead of the remedy
         return to_jsonable_python(_plain_texts(value))
-
-
-def plain_progress(values: object) -> dict[str, Any]:
-    """What a handler shows as its progress, fit to be stored; raises TasksError in the handler."""
-    if not isinstance(values, Mapping):
-        raise TasksError(
-            f"progress() shows a JSON object such as {{'phase': 'copy', 'done': 1}}, "
-            f"not {values!r:.100}"
-        )
-    try:
-        made = plain(cast("Mapping[Any, Any]", values))
-        json.dumps(made, allow_nan=False)  # NaN is no JSON
-    except (ValueError, TypeError, RecursionError) as error:
-        raise TasksError(
-            f"the progress cannot be written as JSON: {error}; show plain values"
-        ) from error
-    return made
 
 
 def _plain_texts(value: Any) -> Any:

@@ -17,7 +17,6 @@ from task_state import StoreUnavailableError, TaskRecord, TaskSearch, TaskStatus
 from task_state.redis import RedisRepositoryProvider
 from task_state.retention import Retention, Seen
 from task_state.retention_policy import TERMINAL, RetentionPolicy
-from task_state.timezone import now
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +84,8 @@ class RetentionLoop:
             return 0
         removed = 0
         search = TaskSearch(service=service, status=(status,), limit=self._pace.step, order="asc")
-        async with aclosing(_due(retention, search, now() - age)) as steps:
+        before = await retention.now() - age
+        async with aclosing(_due(retention, search, before)) as steps:
             async for tasks in steps:
                 if not await self._turn(retention):
                     return removed
@@ -99,7 +99,10 @@ class RetentionLoop:
         """What may be removed: with an archive, what is on its disk."""
         if self._archive is not None:
             return await self._archive.add(retention, tasks)
-        return [Seen(task.task_id, task.revision, task.logs_total) for task in tasks]
+        return [
+            Seen(task.task_id, task.revision, task.logs_total, updated_at=task.updated_at)
+            for task in tasks
+        ]
 
     async def _turn(self, retention: Retention) -> bool:
         return await retention.take_turn(self._owner, self._pace.turn_seconds)

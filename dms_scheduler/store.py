@@ -1,6 +1,7 @@
 """The task store's settings, out of the service's."""
 
 from app.core.config import Settings
+from dms_scheduler.witness import Witness
 from task_state.redis import RedisRepositorySettings
 
 
@@ -14,3 +15,8 @@ def store_settings(settings: Settings) -> RedisRepositorySettings:
         wait_replicas=settings.redis_wait_replicas,
         timeout_seconds=settings.redis_timeout_seconds,
     )
+
+
+def witness_of(settings: Settings) -> Witness | None:
+    """The file that remembers how new the store was, if there is to be one."""
+    return None if settings.witness_file is None else Witness(settings.witness_file)

@@ -28,7 +28,7 @@ from dms_scheduler.execution import Executor
 from dms_scheduler.loop import run_to_its_end
 from dms_scheduler.persist import persist
 from dms_scheduler.rescuer import Rescuer, RescuerSettings
-from dms_scheduler.store import store_settings
+from dms_scheduler.store import store_settings, witness_of
 from task_state.redis import RedisRepositoryProvider
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,14 @@ async def _parts(
         async def put_back(task_id: str, epoch: int) -> None:
             await client.enqueue_many([Call(task_id, epoch)], replace=True)
 
-        admitter = Admitter(provider, client, worker=name, slots=settings.worker_concurrency)
+        admitter = Admitter(
+            provider,
+            client,
+            worker=name,
+            slots=settings.worker_concurrency,
+            witness=witness_of(settings),
+        )
+        await admitter.recall()
         executor = Executor(tools, put_back, ended=admitter.ended)
         engine = EngineWorker(
             settings.redis_write_url,

@@ -1,17 +1,16 @@
 """Between a TaskRecord and what Redis holds of it."""
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
+from task_state._layout import FIELDS, LINE_BREAK
 from task_state.errors import InvalidRequestError
 from task_state.models import (
-    NAME_PATTERN,
     AttemptNote,
     JsonObject,
     LoadedState,
@@ -19,21 +18,17 @@ from task_state.models import (
     TaskResult,
     TaskStatus,
 )
+from task_state.naming import NAME_WORDS, is_name
 from task_state.timezone import from_microseconds, get_timezone, to_microseconds
 
 LOADED_LINES = 200
 LOADED_OUTPUT_BYTES = 2**20
 
 
-_NAME = re.compile(NAME_PATTERN)
-
-
 def check_name(name: str, what: str) -> None:
     """Raises InvalidRequestError for what cannot be a part of a key."""
-    if not _NAME.fullmatch(name):
-        raise InvalidRequestError(
-            f"{what} {name!r:.80} is no name: 1 to 64 letters of A-Z a-z 0-9 . _ @ - make one"
-        )
+    if not is_name(name):
+        raise InvalidRequestError(f"{what} {name!r:.80} is no name: {NAME_WORDS}")
 
 
 def encode_json(value: Any, what: str) -> str:
@@ -78,6 +73,38 @@ def record_fields(task: TaskRecord) -> list[str]:
     ]  # fmt: skip
 
 
+def changed_fields(task: TaskRecord) -> list[str]:
+    """The same of a loaded record, without what a listing left out and nobody has set since.
+
+    Raises InvalidRequestError for such a field that was changed in place: what it held is unknown.
+    """
+    hidden = frozenset[str]() if task.loaded is None else task.loaded.omitted
+    left = {LISTED[name] for name in hidden if name in LISTED and not _is_set(task, name)}
+    pairs = iter(record_fields(task))
+    kept: list[str] = []
+    for name, value in zip(pairs, pairs, strict=True):
+        if name not in left:
+            kept += [name, value]
+        elif value:
+            raise InvalidRequestError(
+                f"task {task.task_id!r}: {name} was left out of the listing that it comes from, "
+                "and was changed nevertheless: get() the task, change that one, and save it"
+            )
+    return kept
+
+
+def still_omitted(task: TaskRecord) -> list[str]:
+    """What a record from a listing lacks after it was saved."""
+    hidden = () if task.loaded is None else task.loaded.omitted
+    return sorted(name for name in hidden if not _is_set(task, name))
+
+
+def _is_set(task: TaskRecord, name: str) -> bool:
+    """Whether somebody has given the field a value."""
+    model, _, field = name.rpartition(".")
+    return field in (task.result if model else task).model_fields_set
+
+
 def present(fields: Iterable[str]) -> list[str]:
     """The pairs that have a value: a new record need not remove anything."""
     pairs = iter(fields)
@@ -94,17 +121,8 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _flag(value: bytes) -> bool:
-    return value == b"1"
-
-
-def _status(value: bytes) -> TaskStatus:
-    return _STATUSES.get(value) or TaskStatus(_text(value))
-
-
-def _history(value: bytes) -> list[AttemptNote]:
-    """Notes as the scripts append them: JSON objects with commas between, times in microseconds."""
-    notes = from_json(b"[" + value + b"]")
+def _history(notes: list[dict[str, Any]]) -> list[AttemptNote]:
+    """Notes as the scripts write them: times in microseconds."""
     return [
         AttemptNote.model_validate(note | {"ended_at": from_microseconds(note["ended_at"])})
         for note in notes
@@ -113,82 +131,102 @@ def _history(value: bytes) -> list[AttemptNote]:
 
 TIMES = ("created_at", "updated_at", "started_at", "completed_at")
 _RESULT = ("pod_status", "data", "error")
-_PIECE = 64  # as the scripts cut long values up (prelude.lua)
-_STATUSES = {status.encode(): status for status in TaskStatus}
-_Decoders = Mapping[bytes, tuple[str, Callable[[bytes], Any]]]
+# The fields that a listing may leave out, by their names in a record, and as they are stored.
+LISTED = {
+    **{name: name for name in ("parameters", "progress", "checkpoint", "jobs", "description")},
+    **{f"result.{name}": name for name in _RESULT},
+    "history": "history",
+}
+_RECORD_NAMES = {stored: name for name, stored in LISTED.items()}
+_STATUSES = {status.value: status for status in TaskStatus}
+_BREAK = LINE_BREAK.encode()
+_Row = Sequence[Any]
+_KNOWN = len(FIELDS)
+_MISSING: _Row = (None,) * _KNOWN
+_MAX_ATTEMPTS: int = TaskRecord.model_fields["max_attempts"].default
+_SET, _SET_RESULT = set(TaskRecord.model_fields), set(TaskResult.model_fields)
+# The slots of every model: to set them by name takes twice as long.
+_put_dict, _put_known, _put_extra, _put_private = (
+    vars(BaseModel)[f"__{name}__"].__set__
+    for name in ("dict", "pydantic_fields_set", "pydantic_extra", "pydantic_private")
+)
+def _value(text: bytes) -> Any:
+    """A value of a line, parsed alone: as deep as it may be, and readable whatever its bytes."""
+    return from_json(_text(text))
 
 
-def _named(decode: Callable[[bytes], Any], *names: str) -> _Decoders:
-    return {name.encode(): (name, decode) for name in names}
+def _rows(lines: Sequence[bytes]) -> list[_Row]:
+    """The values of each line. All are parsed at once; where that fails (a value nested as deep as
+    JSON may be, or a text that is not UTF-8) each value alone."""
+    if not lines:
+        return []
+    try:
+        return from_json(b"[[" + b"],[".join(lines) + b"]]")
+    except ValueError:
+        return [[_value(part) for part in line.split(_BREAK)] for line in lines]
 
 
-@lru_cache(maxsize=8)
-def _fields(zone: tzinfo) -> _Decoders:
-    def time(value: bytes) -> datetime:
-        return from_microseconds(value, zone)
-
-    return {
-        **_named(_text, "service", "user_id", "description", "retry_of", "schedule_id"),
-        **_named(int, "attempts", "max_attempts", "epoch", "revision"),
-        **_named(_text, "pod_status", "error"),
-        **_named(from_json, "parameters", "jobs", "progress", "checkpoint", "data"),
-        **_named(time, *TIMES),
-        b"log_lines": ("logs_total", int),
-        **_named(_status, "status"),
-        **_named(_history, "history"),
-        **_named(_flag, "managed"),
-    }
-
-
-def _uncut(rest: Mapping[bytes, bytes], name: bytes, value: bytes) -> bytes:
-    """The whole of a value whose first piece is `value`."""
-    pieces = [value]
-    while len(pieces[-1]) == _PIECE:
-        pieces.append(rest.get(b"%b:%d" % (name, len(pieces)), b""))
-    return b"".join(pieces)
-
-
-def _decoded(flat: Sequence[bytes], fields: _Decoders) -> dict[str, Any]:
-    """The fields that this version knows; a newer one may have written others."""
-    values: dict[str, Any] = {}
-    rest: dict[bytes, bytes] = {}
-    first_pieces: list[tuple[bytes, bytes]] = []
-    pairs = iter(flat)
-    for name, value in zip(pairs, pairs, strict=True):
-        if (found := fields.get(name)) is None:
-            rest[name] = value
-        elif len(value) == _PIECE:
-            first_pieces.append((name, value))
-        else:
-            values[found[0]] = found[1](value)
-    for name, value in first_pieces:
-        field, decode = fields[name]
-        values[field] = decode(_uncut(rest, name, value))
-    return values
-
-
-def _blank(model: type[TaskRecord | TaskResult]) -> dict[str, Any]:
-    """Every field in its order with its default, but for those that have a factory."""
-    return {
-        name: None if field.is_required() else field.get_default()
-        for name, field in model.model_fields.items()
-    }
-
-
-_BLANK, _BLANK_RESULT = _blank(TaskRecord), _blank(TaskResult)
-
-
-def _trusted(values: dict[str, Any], result: dict[str, Any]) -> TaskRecord:
+def _record(
+    task_id: str,
+    row: _Row,
+    zone: tzinfo,
+    logs: list[str],
+    logs_total: int | None,
+    output: str | None,
+) -> TaskRecord:
     """A record of values that were validated when they were stored: to check them again would be
-    half of the cost of a listing. It is what `model_construct` makes, in a third of the time."""
-    record, outcome = TaskRecord.__new__(TaskRecord), TaskResult.__new__(TaskResult)
-    values["result"] = outcome
-    _fill(outcome, _BLANK_RESULT | result, set(result), None)
-    known = set(values)
-    values = {**_BLANK, "parameters": {}, "jobs": [], "history": [], **values}
+    half of the cost of a listing. It is what `model_construct` makes, in a fifth of the time."""
+    (
+        status, service, user_id, created, updated, revision, epoch, managed, started, _,
+        log_lines, completed, attempts, max_attempts, parameters, _, data, error, jobs, pod_status,
+        progress, description, retry_of, schedule_id, history, _, checkpoint, worker, left_out,
+    ) = (*row[:_KNOWN], *_MISSING[len(row) :])  # fmt: skip
+    result = TaskResult.__new__(TaskResult)
+    outcome = {"pod_status": pod_status, "launcher_output": output, "data": data, "error": error}
+    known, known_of_result = _SET.copy(), _SET_RESULT.copy()
+    named: list[str] = left_out.split() if left_out else []
+    omitted = [_RECORD_NAMES.get(name, name) for name in named]
+    for name in omitted:  # so that save() sees whether somebody sets them
+        known.discard(name)
+        known_of_result.discard(name.removeprefix("result."))
+    _fill(result, outcome, known_of_result, None)
+    updated_at = from_microseconds(updated, zone)
+    values: dict[str, Any] = {
+        "task_id": task_id,
+        "service": service,
+        "user_id": user_id,
+        "status": _STATUSES.get(status) or TaskStatus(status),
+        "parameters": parameters or {},
+        "logs": logs,
+        "result": result,
+        "jobs": jobs or [],
+        "created_at": from_microseconds(created, zone),
+        "updated_at": updated_at,
+        "started_at": _time(started, zone),
+        "completed_at": updated_at if completed == updated else _time(completed, zone),
+        "attempts": attempts or 0,
+        "max_attempts": _MAX_ATTEMPTS if max_attempts is None else max_attempts,
+        "epoch": epoch or 0,
+        "progress": progress,
+        "checkpoint": checkpoint,
+        "history": _history(history) if history else [],
+        "description": description,
+        "retry_of": retry_of,
+        "schedule_id": schedule_id,
+        "worker": worker,
+        "managed": managed == 1,
+        "revision": revision or 0,
+        "logs_total": (log_lines or 0) if logs_total is None else logs_total,
+        "omitted": omitted,
+    }
+    record = TaskRecord.__new__(TaskRecord)
     _fill(record, values, known, None)
-    _fill(record, values, known, {"_loaded": LoadedState(record)})
+    _put_private(record, {"_loaded": LoadedState(record)})
     return record
+
+
+def _time(value: int | None, zone: tzinfo) -> datetime | None:
+    return None if value is None else from_microseconds(value, zone)
 
 
 def _fill(
@@ -197,39 +235,32 @@ def _fill(
     known: set[str],
     private: dict[str, Any] | None,
 ) -> None:
-    put = object.__setattr__
-    put(model, "__dict__", values)
-    put(model, "__pydantic_fields_set__", known)
-    put(model, "__pydantic_extra__", None)
-    put(model, "__pydantic_private__", private)
+    _put_dict(model, values)
+    _put_known(model, known)
+    _put_extra(model, None)
+    _put_private(model, private)
 
 
 def decode_record(
     task_id: str,
-    flat: Sequence[bytes],
+    line: bytes,
     *,
     lines: Sequence[bytes] = (),
     logs_total: int | None = None,
     output: bytes | None = None,
-    zone: tzinfo | None = None,
 ) -> TaskRecord:
-    """A record from its hash, the last of its log lines, their number (None where the hash tells
-    it), and its output. Fields that this version does not know (a newer one wrote them) are passed
-    over."""
-    values = _decoded(flat, _fields(zone or get_timezone()))
-    result = {name: values.pop(name) for name in _RESULT if name in values}
-    if output:
-        result["launcher_output"] = _text(output)
-    values["task_id"], values["logs"] = task_id, [_text(line) for line in lines]
-    if logs_total is not None or "logs_total" not in values:
-        values["logs_total"] = logs_total or 0
-    return _trusted(values, result)
+    """A record from its line (_layout.py), the last of its log lines, their number (None where the
+    line tells it), and its output. Values that this version does not know (a newer one wrote them)
+    are passed over."""
+    logs = [_text(entry) for entry in lines]
+    text = _text(output) if output else None
+    return _record(task_id, _rows([line])[0], get_timezone(), logs, logs_total, text)
 
 
-def decode_listed(found: Sequence[Any]) -> list[TaskRecord]:
-    """The records of a listing: id, hash, id, hash ..."""
-    zone, parts = get_timezone(), iter(found)
+def decode_listed(found: Sequence[bytes]) -> list[TaskRecord]:
+    """The records of a listing: id, line, id, line ..."""
+    zone, rows = get_timezone(), _rows(found[1::2])
     return [
-        decode_record(task_id.decode(), flat, zone=zone)
-        for task_id, flat in zip(parts, parts, strict=True)
+        _record(task_id.decode(), row, zone, [], None, None)
+        for task_id, row in zip(found[::2], rows, strict=True)
     ]

@@ -3,10 +3,13 @@
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, cast, get_args
+
+from pydantic_core import to_json
 
 from task_state._codec import check_name, decode_listed
 from task_state._port import (
@@ -19,9 +22,9 @@ from task_state._port import (
     TaskPage,
     TaskSearch,
 )
-from task_state._store import Argument
 from task_state.errors import InvalidRequestError
 from task_state.models import TaskStatus
+from task_state.naming import TASK_ID_WORDS, is_task_id
 from task_state.timezone import to_microseconds
 
 # Records that one call may look at when no index serves a filter: bounds the script's time. A page
@@ -32,9 +35,9 @@ GATHER_LIMIT = 1000
 
 _OPTIONS = tuple(field.name for field in fields(Paging))
 _STATES = tuple(TaskStatus)
-_TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Order, score and task id of the last record, and how many records are still to be passed over.
 _CURSOR = re.compile(r"([cui][ad]):(-?[0-9]{1,18}):([A-Za-z0-9._-]{1,128})(?::([0-9]{1,7}))?")
+_SUM_BYTES = 4
 
 
 def as_search(
@@ -60,30 +63,32 @@ class SearchRequest:
 
     search: TaskSearch
 
-    def arguments(self) -> list[Argument]:
+    def arguments(self) -> tuple[bytes, str]:
         """What the script wants after the key prefix and the time to live; raises
         InvalidRequestError for an option that makes no sense."""
         search = self.search
         _check_scope(search)
         _check_page(search)
         position = self._position()
-        return [
-            search.task_id or "",
-            search.service or "",
-            search.user_id or "",
-            search.sort[0],
-            search.order,
-            *_range("created", search.created_after, search.created_before),
-            *_range("updated", search.updated_after, search.updated_before),
-            _text(search.q),
-            position.score,
-            position.task_id,
-            position.skip,
-            search.limit,
-            SCAN_BUDGET,
-            GATHER_LIMIT,
-            *_states(search.status),
-        ]
+        asked = {
+            "task": search.task_id,
+            "service": search.service,
+            "user": search.user_id,
+            "sort": search.sort[0],
+            "desc": search.order == "desc",
+            "created": _range("created", search.created_after, search.created_before),
+            "updated": _range("updated", search.updated_after, search.updated_before),
+            "score": position.score,
+            "after": position.task_id,
+            "skip": position.skip,
+            "limit": search.limit,
+            "budget": SCAN_BUDGET,
+            "most": GATHER_LIMIT,
+            "states": _states(search.status),
+        }
+        given = {name: value for name, value in asked.items() if value not in ("", None, [])}
+        # One argument, and only what is given: an argument costs the client as much as a record.
+        return to_json(given), _text(search.q)
 
     def page(self, reply: list[Any]) -> TaskPage:
         """The page that the script answered."""
@@ -103,7 +108,7 @@ class SearchRequest:
         text = f"{self._tag()}:{position.score}:{position.task_id}"
         if position.skip:
             text += f":{position.skip}"
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return _sealed(text)
 
     def _tag(self) -> str:
         return f"{self.search.sort[0]}{self.search.order[0]}"
@@ -124,11 +129,12 @@ class SearchRequest:
         return self._parsed(cursor)
 
     def _parsed(self, cursor: str) -> Position:
-        found = _CURSOR.fullmatch(_decoded(cursor))
-        if found is None:
+        text = _opened(cursor)
+        found = _CURSOR.fullmatch(text)
+        if found is None or _sealed(text) != cursor:
             raise InvalidRequestError(
-                f"cursor={cursor!r:.40} is none of ours: pass back the next_cursor of the page "
-                "before, unchanged"
+                f"cursor={cursor!r:.40} is none of ours, or not all of one: pass back the "
+                "next_cursor of the page before, unchanged"
             )
         if found[1] != self._tag():
             raise InvalidRequestError(
@@ -139,11 +145,8 @@ class SearchRequest:
 
 
 def _check_scope(search: TaskSearch) -> None:
-    if search.task_id is not None and not _TASK_ID.fullmatch(search.task_id):
-        raise InvalidRequestError(
-            f"task_id={search.task_id!r:.140} is no id: 1 to 128 letters of A-Z a-z 0-9 . _ - make "
-            "one"
-        )
+    if search.task_id is not None and not is_task_id(search.task_id):
+        raise InvalidRequestError(f"task_id={search.task_id!r:.140} is no id: {TASK_ID_WORDS}")
     if search.service is not None:
         check_name(search.service, "service")
     if search.user_id is not None:
@@ -173,16 +176,18 @@ def _states(status: Iterable[TaskStatus]) -> list[TaskStatus]:
         ) from error
 
 
-def _range(name: str, after: datetime | None, before: datetime | None) -> tuple[Argument, Argument]:
-    if after is None or before is None:
-        return tuple("" if end is None else to_microseconds(end) for end in (after, before))  # pyright: ignore[reportReturnType]
-    low, high = to_microseconds(after), to_microseconds(before)
-    if low >= high:
+def _range(name: str, after: datetime | None, before: datetime | None) -> list[str]:
+    """Both ends as texts, since Lua's numbers lose digits on their way to Redis; nothing if there
+    are none."""
+    if after is None and before is None:
+        return []
+    ends = ["" if end is None else str(to_microseconds(end)) for end in (after, before)]
+    if after is not None and before is not None and int(ends[0]) >= int(ends[1]):
         raise InvalidRequestError(
             f"{name}_after={after.isoformat()} and {name}_before={before.isoformat()} leave "
             "nothing between them: the second must be the later one"
         )
-    return low, high
+    return ends
 
 
 def _text(q: str | None) -> str:
@@ -197,9 +202,17 @@ def _text(q: str | None) -> str:
     return "".join(letter.lower() if letter.isascii() else letter for letter in q)
 
 
-def _decoded(cursor: str) -> str:
+def _sealed(text: str) -> str:
+    """With a checksum, which tells a cursor from a part of one: no secret, nobody gains by it."""
+    data = text.encode()
+    total = zlib.crc32(data).to_bytes(_SUM_BYTES, "big")
+    return base64.urlsafe_b64encode(total + data).decode().rstrip("=")
+
+
+def _opened(cursor: str) -> str:
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return data[_SUM_BYTES:].decode("ascii")
     except (binascii.Error, ValueError):
         return ""
 

@@ -19,7 +19,8 @@ Sort = Literal["created_at", "updated_at", "id"]
 
 @dataclass(frozen=True, slots=True)
 class TaskPage(Sequence[TaskRecord]):
-    """One page of a listing. Records of a listing carry no log lines and no launcher output.
+    """One page of a listing. Records of a listing carry no log lines, no launcher output, and no
+    field of more than 4 KiB as JSON: `TaskRecord.omitted` names those.
 
     `next_cursor` continues after the last record and is None at the end. `total` counts what the
     whole listing holds, and is None where counting would mean reading every record.

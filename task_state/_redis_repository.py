@@ -8,12 +8,14 @@ from task_state._codec import (
     LOADED_LINES,
     LOADED_OUTPUT_BYTES,
     TIMES,
+    changed_fields,
     check_name,
     decode_record,
     encode_json,
     encode_object,
     present,
     record_fields,
+    still_omitted,
 )
 from task_state._listing import SearchRequest, as_search, decode_counts
 from task_state._port import (
@@ -46,7 +48,7 @@ class RedisTaskRepository(TaskRepository):
     async def save(self, task: TaskRecord) -> None:
         loaded = task.loaded
         lines = _new_lines(task, loaded)
-        fields = record_fields(task)
+        fields = _new_fields(task) if loaded is None else changed_fields(task)
         reply = await self._store.mutate(
             "save",
             task.task_id,
@@ -58,7 +60,7 @@ class RedisTaskRepository(TaskRepository):
             *_output_change(task, loaded),
             len(lines),
             *lines,
-            *(_new_fields(task, fields) if loaded is None else fields),
+            *fields,
             requested=task.status,
         )
         _after_save(task, loaded, cast("list[Any]", reply), len(lines))
@@ -68,8 +70,8 @@ class RedisTaskRepository(TaskRepository):
         reply = await self._store.read("get", task_id, *wanted, fresh=True)
         if not reply:
             return None
-        flat, lines, total, output = reply
-        return decode_record(task_id, flat, lines=lines, logs_total=total, output=output)
+        line, lines, total, output = reply
+        return decode_record(task_id, line, lines=lines, logs_total=total, output=output)
 
     async def set_status(
         self, task_id: str, status: TaskStatus, log_entry: str | None = None
@@ -145,8 +147,8 @@ class RedisTaskRepository(TaskRepository):
             )
         found = await self._store.read("records", *task_ids)
         return [
-            decode_record(task_id.decode(), flat, logs_total=total)
-            for task_id, flat, total in found
+            decode_record(task_id.decode(), line, logs_total=total)
+            for task_id, line, total in found
         ]
 
     async def get_logs(self, task_id: str, *, offset: int = 0, limit: int = 1000) -> LogPage:
@@ -176,9 +178,14 @@ def _created(task: TaskRecord) -> Argument:
     return to_microseconds(task.created_at) if "created_at" in task.model_fields_set else ""
 
 
-def _new_fields(task: TaskRecord, fields: list[str]) -> list[str]:
+def _new_fields(task: TaskRecord) -> list[str]:
+    if task.omitted:
+        raise InvalidRequestError(
+            f"task {task.task_id!r} is not whole: the listing that it comes from left out "
+            f"{', '.join(task.omitted)}; get() it, and save that"
+        )
     progress = "" if task.progress is None else encode_object(task.progress, "progress")
-    return present([*fields, "progress", progress])
+    return present([*record_fields(task), "progress", progress])
 
 
 def _new_lines(task: TaskRecord, loaded: LoadedState | None) -> list[str]:
@@ -207,4 +214,4 @@ def _after_save(task: TaskRecord, loaded: LoadedState | None, reply: list[Any], 
         if value is not None
     }
     total = added if loaded is None else task.logs_total + added
-    task.stored(revision=revision, logs_total=total, **times)
+    task.stored(revision=revision, logs_total=total, omitted=still_omitted(task), **times)

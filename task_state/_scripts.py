@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from task_state._layout import lua_constants
+from task_state._schedule_models import MAX_BUFFERED, MAX_FIRES
 from task_state.models import TRANSITIONS, TaskStatus
 
 LOG_LINES = 1_000_000
 LOG_BYTES = 64 * 2**20
 OUTPUT_BYTES = 16 * 2**20
+LISTED_BYTES = 4096  # of one field of a record in a listing
+MAX_ATTEMPTS = 3  # of a managed task whose definition says nothing
 
 _NAMES = re.compile(r"^local (?:function )?([A-Za-z_]+(?:, [A-Za-z_]+)*)", re.MULTILINE)
 
@@ -36,6 +40,11 @@ def _constants() -> dict[str, str]:
         "$LOG_LINES": str(LOG_LINES),
         "$LOG_BYTES": str(LOG_BYTES),
         "$OUTPUT_BYTES": str(OUTPUT_BYTES),
+        **lua_constants(),
+        "$LISTED_BYTES": str(LISTED_BYTES),
+        "$MAX_ATTEMPTS": str(MAX_ATTEMPTS),
+        "$MAX_BUFFERED": str(MAX_BUFFERED),
+        "$MAX_FIRES": str(MAX_FIRES),
     }
 
 
@@ -48,7 +57,8 @@ def _prelude(body: str) -> str:
     script does not use would still be built anew at each of its calls."""
     wanted: list[str] = []
     text = body
-    for paragraph in reversed(_read("prelude").split("\n\n")):
+    library = f"{_read('prelude')}\n{_read('schedule_prelude')}"
+    for paragraph in reversed(library.split("\n\n")):
         names = [name for group in _NAMES.findall(paragraph) for name in group.split(", ")]
         if any(re.search(rf"\b{name}\b", text) for name in names):
             wanted.insert(0, paragraph)

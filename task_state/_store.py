@@ -82,6 +82,8 @@ class Store:
         self._wait = wait_replicas
         self._slots = asyncio.Semaphore(concurrency)
         self._schema_known = False
+        self.seen = 0
+        """The latest change that this process knows of, in µs; admission compares it."""
 
     async def _within(self, answer: Awaitable[Any], seconds: float | None = None) -> Any:
         """Await it; every fault of Redis becomes StoreUnavailableError, in time."""
@@ -184,5 +186,6 @@ class Store:
             )
         if version < newest:
             # From now on the older version refuses this store: it cannot read what we write.
-            await self.writer.mset({keys.OLDER: "1", keys.SCHEMA: str(newest)})
+            marks = {keys.OLDER: "1"} if version < keys.COUNTED_SCHEMA else {}
+            await self.writer.mset({**marks, keys.SCHEMA: str(newest)})
         self._schema_known = True

@@ -41,9 +41,10 @@ class ServiceMode(StrEnum):
 class ServiceState:
     """A service's mode and its load.
 
-    `since` and `reason` tell of the mode, and are None while it is ACTIVE. `waiting` counts the
-    accepted tasks that wait for a slot (or have one and are on their way to a worker), `delayed`
-    those whose next attempt is put off, `running` the attempts under way.
+    `since` and `reason` tell of the mode, and are None while it is ACTIVE. Together the numbers
+    are its managed tasks that have not ended: `waiting` those that are on their way to the
+    scheduler, wait for a slot, or have one and are on their way to a worker; `delayed` those whose
+    next attempt is put off; `running` those under way, or about to be cancelled.
     """
 
     service: str
@@ -113,10 +114,25 @@ class Admission:
             here.worker,
             here.slots,
             int(here.seconds * 1000),
+            self._store.seen,
         )
-        found, due_ms, more = cast("tuple[list[list[Any]], int, int]", reply)
+        found, due_ms, more, latest = cast("tuple[list[list[Any]], int, int, bytes]", reply)
+        self.remember(int(latest))
         calls = [Waiting(task_id.decode(), epoch + 1) for task_id, epoch in found]
         return Admitted(calls, None if due_ms < 0 else due_ms / 1000, more == 1)
+
+    @property
+    def seen(self) -> int:
+        """The latest change of the store that this process knows of, in µs; 0: none yet."""
+        return self._store.seen
+
+    def remember(self, seen: int) -> None:
+        """Take it that the store was seen with a change of that time, perhaps by somebody else.
+
+        If the store was not there at that time, by its own account, and has not told of that, it
+        is a restored one: `admit` and `begin` then pause every service, and start nothing.
+        """
+        self._store.seen = max(self._store.seen, seen)
 
     async def pause(self, service: str, reason: str | None = None) -> None:
         """Start nothing of the service any more; `*` means every service. Tasks that were let

@@ -5,11 +5,12 @@ finding. Mending makes indexes, counts and times to live follow the records: it 
 record, a log or an output. Each step looks at two hundred members at most; memory does not grow.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from task_state import keys
+from task_state._schedule_audit import named_for_comparison, schedules_with_active
 from task_state._store import Store
 from task_state.managed import Waiting
 from task_state.models import TaskStatus
@@ -23,7 +24,13 @@ _MOST_TOLD = 10_000
 _ON_ITS_WAY_US = 60_000_000
 _SETS = {"ids": "index", "expiry": "expiry", "leases": "leases", "delayed": "waiting",
          "queued": "waiting"}  # fmt: skip
-_SET_FAMILIES = {"c": "index", "u": "index", "lane": "waiting", "busy": "slots"}
+_SET_FAMILIES = {
+    "c": "index",
+    "u": "index",
+    "lane": "waiting",
+    "arriving": "arriving",
+    "busy": "slots",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ class Audit:
 
     `records` counts those looked at. `counted` is False when counts were not compared, because
     indexes, which they follow, have to be mended first. `dispatch_checked` is False when too
-    much was put off by the dispatcher to be looked through.
+    much was put off by the dispatcher to be looked through. `uncounted` says what there is too much
+    of to be counted in one step, which alone would be exact: its counts were not compared.
     """
 
     def __init__(self, store: Store, *, group: str, mend: bool = False) -> None:
@@ -62,6 +70,7 @@ class Audit:
         self.records = 0
         self.counted = True
         self.dispatch_checked = True
+        self.uncounted = set[str]()
 
     async def walk(self) -> AsyncGenerator[Finding]:
         """Every difference. A record that is changed meanwhile is compared as it is then."""
@@ -82,21 +91,14 @@ class Audit:
 
     async def past(self, attempts: Sequence[Waiting]) -> list[Waiting]:
         """Those whose task is gone, has ended, or is past that epoch: to run them does nothing."""
-        writer = self._store.writer
-
-        async def ask() -> list[Any]:
-            pipeline = writer.pipeline(transaction=False)
-            for attempt in attempts:
-                pipeline.hmget(keys.task(attempt.task_id), ["status", "epoch"])
-            return await pipeline.execute()
-
-        rows = cast("list[list[bytes | None]]", await self._store.call(ask))
+        rows: list[Any] = []
+        for part in batched([attempt.task_id for attempt in attempts], STEP):
+            rows += await self._store.read("standings", *part, fresh=True)
+        standings = cast("list[tuple[bytes, int]]", rows)
         return [
             attempt
-            for attempt, (status, epoch) in zip(attempts, rows, strict=True)
-            if status is None
-            or TaskStatus(status.decode()).is_terminal
-            or int(epoch or 0) >= attempt.epoch
+            for attempt, (status, epoch) in zip(attempts, standings, strict=True)
+            if not status or TaskStatus(status.decode()).is_terminal or epoch >= attempt.epoch
         ]
 
     async def _keys(self) -> AsyncGenerator[list[str]]:
@@ -129,6 +131,21 @@ class Audit:
         for family in ("logs", "output"):
             for ids in batched(parts[family], STEP):
                 found += await self._run("audit_members", "loose", family, *ids)
+        return found + await self._schedules(names)
+
+    async def _schedules(self, names: Sequence[str]) -> list[Finding]:
+        found: list[Finding] = []
+        for kind, named in named_for_comparison(names).items():
+            for part in batched(named, STEP):
+                found += await self._run("audit_schedules", kind, *part)
+        for schedule in schedules_with_active(names):
+            async for tasks in self._scan_set("zscan", keys.schedule_active(schedule)):
+                for part in batched(tasks, STEP):
+                    found += await self._run("audit_schedules", "active", schedule, *part)
+        if keys.SCHEDULES.removeprefix(keys.PREFIX) in names:
+            async for listed in self._scan_set("zscan", keys.SCHEDULES):
+                for part in batched(listed, STEP):
+                    found += await self._run("audit_schedules", "listed", *part)
         return found
 
     async def _records(self, ids: Sequence[str]) -> list[Finding]:
@@ -168,20 +185,20 @@ class Audit:
 
     async def _members(self, what: str, name: str) -> list[Finding]:
         found: list[Finding] = []
-        command = "hscan" if what == "slots" else "zscan"
+        command = {"slots": "hscan", "arriving": "sscan"}.get(what, "zscan")
         async for members in self._scan_set(command, keys.PREFIX + name):
             for part in batched(members, STEP):
                 found += await self._run("audit_members", what, name, *part)
         return found
 
     async def _scan_set(self, command: str, key: str) -> AsyncGenerator[list[str]]:
-        """The members of a sorted set, or the fields of a hash, some a step."""
+        """The members of a set, sorted or not, or the fields of a hash, some a step."""
         scan, cursor = getattr(self._store.writer, command), 0
         while True:
             at = cursor
             cursor, found = await self._store.call(lambda at=at: scan(key, at, count=_KEYS_A_STEP))
-            pairs: Iterable[tuple[bytes, Any]] = found.items() if command == "hscan" else found
-            yield [member.decode() for member, _ in pairs]
+            # Of a sorted set they come with their scores.
+            yield [(each[0] if command == "zscan" else each).decode() for each in found]
             if cursor == 0:
                 return
 
@@ -233,6 +250,8 @@ class Audit:
         found: list[Finding] = []
         for part in batched(users, STEP) if users else ((),):
             found += await self._run("audit_lanes", service, _MOST_COUNTED, *part)
+        self.uncounted |= {each.what for each in found if each.check == "uncounted"}
+        found = [each for each in found if each.check != "uncounted"]
         if users and any(finding.mended for finding in found):
             found += await self._lanes(service, ())
         return found

@@ -80,5 +80,45 @@ class ServiceDrainingError(TaskStateError):
         self.service = service
 
 
+class ScheduleNotFoundError(TaskStateError):
+    """There is no such schedule."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"no schedule {schedule_id!r}: it was never created, or was deleted")
+        self.schedule_id = schedule_id
+
+
+class ScheduleExistsError(TaskStateError):
+    """A new schedule has the name of one that exists."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"there is a schedule {schedule_id!r} already: choose another name, or change that one"
+        )
+        self.schedule_id = schedule_id
+
+
+class ScheduleConflictError(TaskStateError):
+    """A schedule was changed, or has fired or come due, since it was read."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"schedule {schedule_id!r} was not changed: somebody else changed it, or it fired, "
+            "since it was read: read it again and repeat the change"
+        )
+        self.schedule_id = schedule_id
+
+
+class ScheduleUnreadableError(TaskStateError):
+    """A stored schedule has values that this version of DMS does not know."""
+
+    def __init__(self, schedule_id: str, what: str) -> None:
+        super().__init__(
+            f"schedule {schedule_id!r} cannot be read by this version of DMS: {what}; store it "
+            "anew, or run the version that wrote it"
+        )
+        self.schedule_id = schedule_id
+
+
 class StoreUnavailableError(TaskStateError):
     """The store did not answer, or could not confirm: the outcome of a write is unknown."""

@@ -33,13 +33,17 @@ class ExportForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A task as somebody read it: its revision and log lines, and the bytes of its output, or None
-    where these do not matter."""
+    """A task as somebody read it: its revision and log lines, the bytes of its output and the time
+    of its last change, or None where these do not matter.
+
+    The revision alone does not tell a record from another one of its id that came after it.
+    """
 
     task_id: str
     revision: int
     logs_total: int
     output_bytes: int | None = None
+    updated_at: datetime | None = None
 
 
 class TaskExport:
@@ -76,7 +80,7 @@ class TaskExport:
             total += len(lines)
         yield b'],"logs_total":%d}\n' % total
         if await self._repository.get(self._task_id) is not None:
-            self.seen = Seen(self._task_id, task.revision, total, size)
+            self.seen = Seen(self._task_id, task.revision, total, size, task.updated_at)
 
     async def _output_size(self) -> int:
         writer, key = self._store.writer, keys.output(self._task_id)
@@ -126,6 +130,7 @@ def _brief(task: TaskRecord, output_bytes: int) -> dict[str, Any]:
         "user_id": task.user_id,
         "status": task.status,
         "created_at": _utc(task.created_at),
+        "updated_at": _utc(task.updated_at),
         "completed_at": _utc(task.completed_at),
         "revision": task.revision,
         "logs_total": task.logs_total,
@@ -134,7 +139,7 @@ def _brief(task: TaskRecord, output_bytes: int) -> dict[str, Any]:
 
 
 def _whole(task: TaskRecord, output: str | None) -> dict[str, Any]:
-    values = task.model_dump(mode="json", exclude={"logs", "logs_total"})
+    values = task.model_dump(mode="json", exclude={"logs", "logs_total", "omitted"})
     values["result"]["launcher_output"] = output
     return values
 

@@ -12,6 +12,8 @@ SEQUENCE = PREFIX + "sequence"
 COUNTERS = PREFIX + "counters"
 SERVICES = PREFIX + "services"
 LEASES = PREFIX + "leases"
+ALIVE = PREFIX + "alive"  # the µs at which the store was last known to be alive
+SILENCES = PREFIX + "silences"  # ZSET: the latest times without it: first µs, scored by the last
 QUEUED = PREFIX + "queued"  # ZSET: admitted, not begun; scored by the ms of the next look at it
 DELAYED = PREFIX + "delayed"  # ZSET: waiting, but put off; scored by the ms they are due
 DELAYS = PREFIX + "delays"  # HASH: service to how many of them it has
@@ -23,11 +25,19 @@ HELD = PREFIX + "held"  # HASH: worker to the number of its leases
 MODES = PREFIX + "modes"  # HASH: service (or `*`) to its mode, since when, and why
 EXPIRY = PREFIX + "expiry"
 IDS = PREFIX + "ids"  # ZSET: every task id, scored 0, hence in the order of its bytes
+SCHEDULES = PREFIX + "schedules"  # ZSET: the names of all schedules, scored 0
+SCHEDULE_REVISION = PREFIX + "schedule-revision"  # the last revision given to any schedule
+SCHEDULE_CHANGES = PREFIX + "schedule-changes"  # ZSET: schedules by the version of their last change
+SCHEDULE_DELETED = PREFIX + "schedule-deleted"  # ZSET: those of them that are gone, the latest 1000
+SCHEDULE_FLOOR = PREFIX + "schedule-floor"  # the version of the last one that was forgotten
+SCHEDULE_WAITING = PREFIX + "schedule-waiting"  # ZSET: schedules with slots that wait; ms of a look
 OLDER = PREFIX + "older"  # there may be records of an older layout
 
-# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. The version that wrote layout 1
-# cannot read that, and refuses a store of 3; one of 2 it would have shared, so there was none.
-SCHEMA_VERSION = 3
+# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. 5: a record that has ended is a line.
+# The versions that wrote layouts 1 and 3 cannot read the next one, and refuse such a store; one of
+# 2 or 4 they would have shared, so there were none.
+SCHEMA_VERSION = 5
+COUNTED_SCHEMA = 3  # the first one with `log_lines` and `ids`
 OLDEST_SCHEMA = 1
 
 
@@ -44,6 +54,11 @@ def logs(task_id: str) -> str:
 def output(task_id: str) -> str:
     """STRING: its launcher output."""
     return f"{PREFIX}output:{task_id}"
+
+
+def arriving(service: str) -> str:
+    """SET: the service's managed tasks that were submitted, and not accepted by a scheduler yet."""
+    return f"{PREFIX}arriving:{service}"
 
 
 def lane(service: str, user_id: str) -> str:
@@ -69,3 +84,23 @@ def users(service: str) -> str:
 def due(group: str) -> str:
     """ZSET: outbox events that a consumer group put off, scored by the ms at which they are due."""
     return f"{PREFIX}due:{group}"
+
+
+def schedule(schedule_id: str) -> str:
+    """HASH: the schedule, spec and state."""
+    return f"{PREFIX}schedule:{schedule_id}"
+
+
+def schedule_active(schedule_id: str) -> str:
+    """ZSET: its tasks that have not ended, scored by creation time."""
+    return f"{PREFIX}schedule-active:{schedule_id}"
+
+
+def schedule_buffer(schedule_id: str) -> str:
+    """HASH: slots that wait for those tasks, each with all that its task will need."""
+    return f"{PREFIX}schedule-buffer:{schedule_id}"
+
+
+def schedule_fires(schedule_id: str) -> str:
+    """LIST: what became of its slots, newest first."""
+    return f"{PREFIX}schedule-fires:{schedule_id}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from task_state._codec import check_name, decode_record, encode_json, encode_object, present
+from task_state._scripts import MAX_ATTEMPTS
 from task_state._store import Argument, Store
 from task_state.errors import InvalidRequestError
 from task_state.keys import COUNTERS
@@ -90,7 +91,7 @@ class ManagedTasks:
         service: str,
         user_id: str,
         parameters: JsonObject,
-        max_attempts: int = 3,
+        max_attempts: int = MAX_ATTEMPTS,
         retry_of: str | None = None,
         schedule_id: str | None = None,
         idempotency_key: str | None = None,
@@ -182,16 +183,16 @@ class ManagedTasks:
         """Start attempt `epoch` if it is the next and the task waits; None drops the call.
 
         `admitted` starts it only if the admission has let it through, as workers must: a call may
-        be left over from before a pause.
+        be left over from before a pause, or come from a backup.
         """
         lines = _lines(log_entry)
-        flat = await self._store.mutate(
+        line = await self._store.mutate(
             "begin",
             task_id,
             epoch,
             worker,
             int(lease_seconds * 1000),
-            "1" if admitted else "",
+            self._store.seen if admitted else "",
             len(lines),
             *lines,
             *present(
@@ -201,7 +202,7 @@ class ManagedTasks:
                 ]
             ),
         )  # fmt: skip
-        return Attempt(decode_record(task_id, flat), epoch, lease_seconds) if flat else None
+        return Attempt(decode_record(task_id, line), epoch, lease_seconds) if line else None
 
     async def heartbeat(
         self,

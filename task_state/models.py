@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
+from task_state.naming import MAX_NAME, MAX_TASK_ID, NAME_PATTERN, TASK_ID_PATTERN
 from task_state.timezone import now
 
-TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-NAME_PATTERN = r"^[A-Za-z0-9._@-]{1,64}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+TaskId = Annotated[str, StringConstraints(pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 JsonObject = dict[str, Any]
 
 
@@ -100,7 +100,12 @@ class TaskRecord(BaseModel):
 
     `history` has a note of each attempt that did not succeed, oldest first: the first one and the
     latest 49. `checkpoint` is what the handler saved for its next attempt, until the task ends.
-    Attempts alone write these two: `save()` leaves them as they are.
+    `worker` is the one that holds the running attempt's lease. Attempts alone write these three:
+    `save()` leaves them as they are.
+
+    `omitted` names the fields that a listing left out because they are long, such as "result.data":
+    they are absent here, and whole in the record that `get` returns. Of the history the latest note
+    is there. `save()` keeps what was left out, unless it was set since.
     """
 
     # Checked when assigned too: one record that cannot be read back would spoil whole listings.
@@ -123,6 +128,7 @@ class TaskRecord(BaseModel):
     epoch: int = 0
     progress: JsonObject | None = None
     checkpoint: Any = None
+    worker: str | None = None
     history: list[AttemptNote] = Field(default_factory=list[AttemptNote])
     description: str | None = None
     retry_of: str | None = None
@@ -130,6 +136,7 @@ class TaskRecord(BaseModel):
     managed: bool = False
     revision: int = 0
     logs_total: int = 0
+    omitted: list[str] = Field(default_factory=list)
 
     # How the record looked when it was loaded; None for one that never was. save() compares.
     _loaded: "LoadedState | None" = PrivateAttr(default=None)
@@ -146,11 +153,13 @@ class TaskRecord(BaseModel):
 
 
 class LoadedState:
-    """What save() needs to know of a record as it was loaded: which lines and output are old."""
+    """What save() needs to know of a record as it was loaded: which lines and output are old, and
+    which fields it has never seen."""
 
-    __slots__ = ("launcher_output", "log_lines", "status")
+    __slots__ = ("launcher_output", "log_lines", "omitted", "status")
 
     def __init__(self, record: TaskRecord) -> None:
         self.log_lines = list(record.logs)
         self.launcher_output = record.result.launcher_output
         self.status = record.status
+        self.omitted = frozenset(record.omitted)

@@ -19,6 +19,7 @@ from task_state.managed import ManagedTasks
 from task_state.outbox import Outbox
 from task_state.repository import RedisTaskRepository
 from task_state.retention import Retention
+from task_state.schedules import Schedules
 from task_state.server_facts import StoreServer
 
 NINETY_DAYS = 7_776_000
@@ -95,6 +96,10 @@ class RedisRepositoryProvider:
     async def get_retention(self) -> Retention:
         """The removal and export of finished tasks, on the same connections."""
         return Retention(await self._open())
+
+    async def get_schedules(self) -> Schedules:
+        """The stored schedules, on the same connections."""
+        return Schedules(await self._open())
 
     async def get_audit(self, group: str, *, mend: bool = False) -> Audit:
         """A walk over the store that compares, and with `mend` repairs; `group` is the one that

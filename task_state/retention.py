@@ -5,7 +5,6 @@ lines and how much output it has seen. Tasks of other programs (unmanaged) are f
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -18,7 +17,7 @@ from task_state.errors import InvalidRequestError
 from task_state.export import ExportForm, Seen, TaskExport, brief_lines
 from task_state.models import TaskRecord
 from task_state.retention_policy import TERMINAL
-from task_state.timezone import to_microseconds
+from task_state.timezone import from_microseconds, to_microseconds
 
 TURN = "retention"
 _NAMES_A_STEP = 500
@@ -64,15 +63,9 @@ class Retention:
         """The task as a line of that form, and how much of its log and output is in it."""
         return TaskExport(self._store, task_id, form)
 
-    async def lines(self, tasks: Sequence[TaskRecord], form: ExportForm) -> AsyncGenerator[bytes]:
-        """The tasks as lines, in pieces."""
-        if form is ExportForm.BRIEF:
-            yield await brief_lines(self._store, tasks)
-            return
-        for task in tasks:
-            async with aclosing(self.export(task.task_id, form).chunks()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+    async def brief(self, tasks: Sequence[TaskRecord]) -> bytes:
+        """The tasks as lines of the form `brief`."""
+        return await brief_lines(self._store, tasks)
 
     async def prune(self, tasks: Sequence[Seen], *, dry_run: bool = False) -> Pruned:
         """Remove finished tasks with all that belongs to them, unless they have changed since they
@@ -91,6 +84,7 @@ class Retention:
                 seen.revision,
                 seen.logs_total,
                 "" if seen.output_bytes is None else seen.output_bytes,
+                "" if seen.updated_at is None else to_microseconds(seen.updated_at),
             )
         ]
         words = [
@@ -119,6 +113,12 @@ class Retention:
                 yield cast("bytes", name).decode()
             if cursor == 0:
                 return
+
+    async def now(self) -> datetime:
+        """The time of the store, which is what tasks end by: another clock may be years ahead."""
+        writer = self._store.writer
+        seconds, rest = await self._store.call(lambda: cast("Any", writer.time()))
+        return from_microseconds(seconds * 1_000_000 + rest)
 
     async def take_turn(self, owner: str, seconds: float) -> bool:
         """Whether `owner` is now the one process that applies the policy, for so many seconds; its

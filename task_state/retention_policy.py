@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from task_state.errors import ConfigurationError
-from task_state.models import NAME_PATTERN, TaskStatus
+from task_state.models import TaskStatus
+from task_state.naming import is_name
 
 TERMINAL = tuple(status for status in TaskStatus if status.is_terminal)
 EXAMPLE = "COMPLETED=30d,FAILED=60d,sync:COMPLETED=7d"
@@ -33,7 +34,7 @@ class RetentionRule:
         if found is None:
             raise _bad(text, "it is not of the form [service:]STATUS=age")
         service = found["service"]
-        if service is not None and not re.fullmatch(NAME_PATTERN, service.strip()):
+        if service is not None and not is_name(service.strip()):
             raise _bad(text, f"{service!r} is no service's name")
         return cls(
             _age(text, found["age"]),

@@ -11,6 +11,7 @@ from tests.support.frontend import (
     API,
     Frontend,
     is_problem,
+    is_pydantics,
     make_settings,
     running_frontend,
 )
@@ -59,6 +60,9 @@ async def test_bad_bodies_are_refused_with_the_reason(
         ("/services/sync/users/a%20b/tasks", 422, "invalid-request"),
         (f"/services/{'s' * 65}/users/alice/tasks", 422, "invalid-request"),
         ("/services/sync%0A/users/alice/tasks", 422, "invalid-request"),
+        ("/services/%2E%2E/users/alice/tasks", 422, "invalid-request"),
+        ("/services/sync/users/%2E/tasks", 422, "invalid-request"),
+        ("/services/sync/users/.../tasks", 422, "invalid-request"),
         ("/services/sync/users/alice/tasks?a=%FF", 422, "invalid-request"),
         ("/services/sync/users/alice/tasks?=x", 422, "invalid-request"),
         ("/services/sync/users/alice/tasks?" + _many(101), 422, "invalid-request"),
@@ -68,7 +72,41 @@ async def test_bad_bodies_are_refused_with_the_reason(
 async def test_bad_names_and_queries_are_refused(
     quiet: Frontend, path: str, status: int, slug: str
 ) -> None:
-    is_problem(await quiet.client.post(API + path), status, slug)
+    problem = is_problem(await quiet.client.post(API + path), status, slug)
+    assert not is_pydantics(problem["detail"]), problem
+    assert (await quiet.client.get(ALICE)).json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "told"),
+    [
+        ("GET", "/services/a:b/users", "service: 'a:b' is no name: 1 to 64 letters"),
+        ("GET", f"/services/{'s' * 65}/users", "service: 'sss"),
+        ("GET", "/services/sync/tasks/1", "user_id: is missing"),
+        ("GET", "/services/sync/tasks/1?user_id=..", "user_id: '..' is no name"),
+        ("GET", "/services/sync/tasks/..%20?user_id=a", "task_id: '.. ' is no task's id"),
+        ("GET", "/services/sync/tasks/1?user=alice", "'user'='alice' is no option of this route"),
+        ("GET", "/services/sync/tasks/1?userId=alice", "did you mean user_id?"),
+        ("GET", "/services/sync/tasks/1?user_id=a&user_id=b", "user_id is given 2 times"),
+        ("DELETE", "/services/sync/tasks/1?user_id=a&user_id=b", "user_id is given 2 times"),
+        ("POST", "/services/sync/tasks/1/cancel?user_id=a&x=1", "'x'='1' is no option"),
+        ("POST", "/services/sync/tasks/1/retry?user_id=a&x=1", "'x'='1' is no option"),
+        ("GET", "/services/sync/tasks/1/output?user_id=a&x=1", "'x'='1' is no option"),
+        ("GET", "/services/sync/tasks/1/logs?user_id=a&ofset=1", "did you mean offset?"),
+        ("GET", "/services/sync/tasks/1/logs?user_id=a&offset=x", "offset: 'x' is no whole number"),
+        ("GET", "/services/sync/tasks/1/logs?user_id=a&limit=0", "limit: '0' is too small: 1 is"),
+        ("GET", "/services/sync/tasks/1/logs?user_id=a&follow=2", "follow: '2' is neither true"),
+        ("GET", "/events?service=sync&userId=alice", "did you mean user_id?"),
+        ("GET", "/events?service=..&user_id=alice", "service: '..' is no name"),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_told_in_our_words(
+    quiet: Frontend, method: str, path: str, told: str
+) -> None:
+    answer = await quiet.client.request(method, API + path)
+    detail = is_problem(answer, 422, "invalid-request")["detail"]
+    assert told in detail
+    assert not is_pydantics(detail)
 
 
 async def test_a_parameter_may_not_stand_in_query_and_body(quiet: Frontend) -> None:

@@ -15,6 +15,7 @@ from tests.support.frontend import (
     OPERATOR,
     Frontend,
     is_problem,
+    is_pydantics,
     make_settings,
     running_frontend,
     task_url,
@@ -74,7 +75,10 @@ async def test_each_option_narrows_the_search(quiet: Frontend) -> None:
         ("sort=created_at&order=asc", [a, b, c]),
         ("sort=createdAt", [c, b, a]),
         ("sort=updated_at", [a, c, b]),
-        ("sort=updatedAt&order=asc", [b, c, a]),
+        ("sort=updatedAt&order=ASC", [b, c, a]),
+        ("sort=UPDATED_AT&order=Desc", [a, c, b]),
+        ("sort=UpdatedAt", [a, c, b]),
+        ("sort=ID&order=aSc", [a, b, c]),
         ("sort=id&order=asc", [a, b, c]),
         ("sort=id", [c, b, a]),
         ("offset=1", [b, a]),
@@ -160,9 +164,34 @@ async def test_a_cursor_serves_its_own_order_alone(quiet: Frontend) -> None:
     assert await found(quiet, f"cursor={cursor}")
     for query in ("order=asc", "sort=id", "sort=updated_at"):
         assert "cursor" in await refused(quiet, f"cursor={cursor}&{query}")
+    for wrong in (cursor[:-1], cursor[:-4], cursor[1:], cursor + "A", cursor + "%3D", cursor * 2):
+        assert "cursor=" in await refused(quiet, f"cursor={wrong}"), wrong
     detail = await refused(quiet, f"cursor={cursor}&offset=1")
     assert "cursor" in detail
     assert "offset" in detail
+
+
+async def test_a_page_leaves_out_what_is_long(
+    quiet: Frontend, dms_repository: RedisTaskRepository
+) -> None:
+    long = "길다" * 2000
+    body = {"parameters": {"list": [long], "n": 1}}
+    made = (await quiet.client.post(ALICE, json=body)).json()["task_id"]
+    await dms_repository.update_result(made, data={"value": long}, error="short")
+    for path in (ALL, ALICE, f"{API}/admin/services/sync/tasks"):
+        answer = await quiet.client.get(path, headers=OPERATOR)
+        (task,) = answer.json()["tasks"]
+        assert (task["parameters"], task["result"]["data"]) == ({}, None)
+        assert sorted(task["omitted"]) == ["parameters", "result.data"]
+        assert task["result"]["error"] == "short"
+        assert len(answer.content) < 2000
+    whole = await quiet.task(made)
+    assert (whole["parameters"], whole["omitted"]) == (body["parameters"], [])
+    assert whole["result"]["data"] == {"value": long}
+    retried = await quiet.client.post(f"{task_url(made)}/cancel?user_id=alice")
+    assert retried.status_code == 200
+    again = await quiet.client.post(f"{task_url(made)}/retry?user_id=alice")
+    assert (await quiet.task(again.json()["task_id"]))["parameters"] == body["parameters"]
 
 
 # ---------------------------------------------------------------------------- what is no search
@@ -177,7 +206,15 @@ async def test_a_cursor_serves_its_own_order_alone(quiet: Frontend) -> None:
         ("q=a&q=b", ("q", "2 times")),
         ("service=a&service=a", ("service", "2 times")),
         ("status=", ("status is empty",)),
-        ("status=FAILED,", ("status", "''")),
+        ("status=FAILED,", ("status: 'FAILED,' has a comma too many",)),
+        ("status=,", ("status: ',' has a comma too many",)),
+        ("createdAfter=2026-01-01", ("'createdAfter'", "did you mean created_after?")),
+        ("create_after=2026-01-01", ("'create_after'", "did you mean created_after?")),
+        ("user=alice", ("'user'", "did you mean user_id?")),
+        ("foo=alice", ("'foo'='alice' is no option of this route: use id, type",)),
+        ("id=..", ("id: '..' is no task's id", "not dots alone")),
+        ("service=..", ("service: '..' is no name", "not dots alone")),
+        ("user_id=.", ("user_id: '.' is no name", "not dots alone")),
         ("q=", ("q is empty",)),
         ("q=%20", ("q",)),
         ("q=%00", ("q",)),
@@ -206,9 +243,9 @@ async def test_a_cursor_serves_its_own_order_alone(quiet: Frontend) -> None:
         ("updated_after=2026-02-02&updated_before=2026-02-01", ("updated_",)),
         ("sort=user_id", ("sort", "'user_id'", "created_at")),
         ("sort=id&order=up", ("order", "'up'", "asc")),
-        ("limit=0", ("limit", "'0'", "1")),
-        ("limit=201", ("limit", "'201'", "200")),
-        ("limit=1e9", ("limit", "'1e9'")),
+        ("limit=0", ("limit: '0' is too small: 1 is the least",)),
+        ("limit=201", ("limit: '201' is too large: 200 is the most",)),
+        ("limit=1e9", ("limit: '1e9' is no whole number",)),
         ("limit=" + "9" * 5000, ("limit",)),
         ("offset=-1", ("offset", "'-1'", "0")),
         ("offset=1000001", ("offset", "'1000001'", "1000000")),
@@ -227,6 +264,7 @@ async def test_an_option_that_makes_no_sense_is_named(
         detail = await refused(quiet, query, path)
         assert all(name in detail for name in named), detail
         assert len(detail) < 500
+        assert not is_pydantics(detail), detail
 
 
 async def test_thousands_of_statuses_are_one_answer(quiet: Frontend) -> None:

@@ -17,6 +17,7 @@ from tests.support.frontend import (
     OPERATOR,
     Frontend,
     is_problem,
+    is_pydantics,
     make_settings,
     served_frontend,
 )
@@ -54,7 +55,7 @@ async def export(frontend: Frontend, **query: Any) -> list[dict[str, Any]]:
 
 
 async def prune(frontend: Frontend, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    names = ("task_id", "revision", "logs_total", "output_bytes")
+    names = ("task_id", "revision", "logs_total", "output_bytes", "updated_at")
     tasks = [{name: row[name] for name in names if name in row} for row in rows]
     answer = await frontend.client.post(PRUNE, json={"tasks": tasks, **more}, headers=OPERATOR)
     assert answer.status_code == 200, answer.text
@@ -197,9 +198,10 @@ async def test_an_export_by_age_counts_from_the_end(
     [
         ({"status": "RUNNING", "completed_before": "2026-01-01T00:00:00Z"}, "RUNNING"),
         ({"completed_before": "soon"}, "soon"),
-        ({"format": "parquet"}, "format"),
-        ({"limit": 201}, "limit"),
+        ({"format": "parquet"}, "format: 'parquet' is not known: use 'jsonl', 'flat' or 'brief'"),
+        ({"limit": 201}, "limit: '201' is too large: 200 is the most"),
         ({"colour": "red"}, "colour"),
+        ({"completedBefore": "2026-01-01"}, "did you mean completed_before?"),
     ],
 )
 async def test_an_export_that_makes_no_sense_is_told_why(
@@ -250,24 +252,88 @@ async def test_prune_removes_what_was_exported_and_nothing_that_changed(
     assert answer["removed"] == []
 
 
+SEEN: dict[str, Any] = {"task_id": "a", "revision": 1, "logs_total": 0}
+
+
 @pytest.mark.parametrize(
-    "body",
+    ("body", "told"),
     [
-        [],
-        {},
-        {"tasks": {}},
-        {"tasks": [{"task_id": "a"}]},
-        {"tasks": [{"task_id": "a", "revision": "1", "logs_total": 0}]},
-        {"tasks": [{"task_id": "a b", "revision": 1, "logs_total": 0}]},
-        {"tasks": [{"task_id": "a", "revision": -1, "logs_total": 0}]},
-        {"tasks": [{"task_id": "a", "revision": 1, "logs_total": 0, "force": True}]},
-        {"tasks": [{"task_id": "a", "revision": 1, "logs_total": 0}] * 201},
-        {"tasks": [], "dry_run": "yes"},
+        ([], "the body is not an object"),
+        ({}, "tasks: is missing"),
+        ({"tasks": {}}, "tasks: this value is no list"),
+        ({"tasks": ["a"]}, "tasks.0: this value is no object"),
+        ({"tasks": [{"task_id": "a"}]}, "tasks.0.revision: is missing"),
+        ({"tasks": [SEEN | {"revision": "1"}]}, "tasks.0.revision: this value is no whole number"),
+        ({"tasks": [SEEN | {"task_id": "a b"}]}, "tasks.0.task_id: this value is no task's id"),
+        ({"tasks": [SEEN | {"task_id": ".."}]}, "tasks.0.task_id: this value is no task's id"),
+        ({"tasks": [SEEN | {"revision": -1}]}, "tasks.0.revision: this value is too small: 0 is"),
+        ({"tasks": [SEEN | {"force": True}]}, "tasks.0.force: no such name here: use task_id, rev"),
+        ({"tasks": [SEEN | {"outputBytes": 1}]}, "did you mean output_bytes?"),
+        ({"tasks": [SEEN] * 201}, "tasks: this value has too many items: 200 are allowed"),
+        ({"tasks": [], "dry_run": "yes"}, "dry_run: this value is neither true nor false"),
+        ({"tasks": [], "dryRun": True}, "dryRun: no such name here: did you mean dry_run?"),
     ],
 )
-async def test_a_prune_that_makes_no_sense_is_refused(quiet: Frontend, body: Any) -> None:
+async def test_a_prune_that_makes_no_sense_is_refused(
+    quiet: Frontend, body: Any, told: str
+) -> None:
     answer = await quiet.client.post(PRUNE, json=body, headers=OPERATOR)
-    is_problem(answer, 422, "invalid-request")
+    detail = is_problem(answer, 422, "invalid-request")["detail"]
+    assert told in detail
+    assert 'send {"tasks": [{"task_id"' in detail or body == []
+    assert not is_pydantics(detail)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "flat"])
+@pytest.mark.parametrize("letters", [10, 3000], ids=["in memory", "in a file"])
+async def test_a_task_that_is_deleted_meanwhile_leaves_no_part_of_a_line(
+    quiet: Frontend,
+    dms_repository: RedisTaskRepository,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    letters: int,
+) -> None:
+    for name in ("a", "b", "c"):
+        await dms_repository.save(finished(name, logs=["t," + "줄" * letters] * 1200))
+    real = RedisTaskRepository.get_logs
+
+    async def late(self: RedisTaskRepository, task_id: str, **options: Any) -> Any:
+        if task_id == "b" and options["offset"]:
+            await self.delete("b")
+        return await real(self, task_id, **options)
+
+    monkeypatch.setattr(RedisTaskRepository, "get_logs", late)
+    rows = await export(quiet, format=form, sort="id", order="asc")
+    assert [(row["task_id"], len(row["logs"])) for row in rows] == [("a", 1200), ("c", 1200)]
+    assert {row["logs_total"] for row in rows} == {1200}
+
+
+async def test_no_room_for_a_long_line_breaks_the_answer(
+    dms_redis_url: str, dms_repository: RedisTaskRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dms_repository.save(finished("long", logs=["t,x" * 1000] * 600))
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    async with served_frontend(make_settings(dms_redis_url)) as frontend:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await frontend.client.get(EXPORT, headers=OPERATOR)
+
+
+async def test_another_task_of_the_same_id_is_not_pruned(
+    quiet: Frontend, dms_repository: RedisTaskRepository
+) -> None:
+    await dms_repository.save(finished("x", logs=["t,old"]))
+    rows = await export(quiet, format="brief")
+    await dms_repository.delete("x")
+    await dms_repository.save(finished("x", logs=["t,new"]))
+    answer = await prune(quiet, rows)
+    assert answer["skipped"] == [{"task_id": "x", "reason": "changed"}]
+    (whole,) = await export(quiet)
+    assert (whole["logs"], whole["revision"]) == (["t,new"], rows[0]["revision"])
+    assert (await prune(quiet, [whole]))["removed"] == ["x"]
 
 
 async def test_an_export_reads_long_logs_part_by_part(

@@ -120,6 +120,15 @@ async def test_options_narrow_order_and_page(bound: RedisTaskRepository) -> None
     assert ([task.id for task in rest], rest.next_cursor) == (["t-1", "t-0"], None)
 
 
+async def test_what_is_long_is_left_out_of_a_search_and_named(bound: RedisTaskRepository) -> None:
+    await saved(bound, "long", parameters={"p": "x" * 5000}, description="y" * 5000)
+    (found,) = await search_tasks()
+    assert (found.payload, sorted(found.omitted)) == ({}, ["description", "payload"])
+    whole = await get_task_by_id("long")
+    assert whole
+    assert (whole.payload, whole.omitted) == ({"p": "x" * 5000}, [])
+
+
 async def test_a_cursor_of_another_search_is_refused(bound: RedisTaskRepository) -> None:
     for n in range(2):
         await saved(bound, f"t-{n}")

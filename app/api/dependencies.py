@@ -10,11 +10,14 @@ from app.core.config import Settings
 from app.core.errors import ForbiddenError
 from app.core.metrics import Metrics
 from app.services.definitions import Definitions
+from app.services.event_queues import EventQueues
 from app.services.health import Health
 from app.services.live import LiveHub
 from app.services.retention import RetentionService
+from app.services.schedules import ScheduleService
 from app.services.service_modes import ServiceModes
 from app.services.tasks import Scope, TaskService
+from app.services.webhooks import WebhookService
 from task_state import TaskNotFoundError
 
 
@@ -27,6 +30,9 @@ class Api:
     definitions: Definitions
     services: ServiceModes
     retention: RetentionService
+    schedules: ScheduleService
+    webhooks: WebhookService
+    event_queues: EventQueues
     live: LiveHub
     health: Health
     metrics: Metrics

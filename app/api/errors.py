@@ -12,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ExceptionHandler
 
+from app.api.findings import told
 from app.core import errors as dms
 from app.core.logging import request_id_var
+from app.event_system.domain import errors as events
 from task_state import errors as state
 
 log = logging.getLogger(__name__)
@@ -37,10 +39,16 @@ _KINDS: Final[Mapping[type[Exception], _Kind]] = {
     state.LeaseHeldError: _Kind(409, "lease-held", "A worker holds the task"),
     state.FencedError: _Kind(409, "fenced", "The attempt is over"),
     state.ServiceDrainingError: _Kind(409, "service-draining", "The service takes no new tasks"),
+    state.ScheduleNotFoundError: _Kind(404, "schedule-not-found", "No such schedule"),
+    state.ScheduleExistsError: _Kind(409, "schedule-exists", "The name is taken"),
+    state.ScheduleConflictError: _Kind(409, "conflict", "Somebody else changed it"),
     state.IdempotencyMismatchError: _Kind(422, "idempotency-mismatch", "Idempotency key reused"),
     state.InvalidRequestError: _Kind(422, "invalid-request", "The request means nothing"),
     state.StoreUnavailableError: _Kind(503, "store-unavailable", "The task store is away"),
     state.ConfigurationError: _Kind(503, "misconfigured", "The service is misconfigured"),
+    events.BrokerUnavailableError: _Kind(503, "broker-unavailable", "The event broker is away"),
+    events.QueueFullError: _Kind(503, "queue-full", "A queue of events is full"),
+    dms.UnknownGroupError: _Kind(404, "group-not-found", "No such group of events"),
     dms.BadInputError: _Kind(422, "invalid-request", "The request means nothing"),
     dms.MalformedRequestError: _Kind(400, "malformed-request", "The request cannot be read"),
     dms.PayloadTooLargeError: _Kind(413, "body-too-large", "The body is too large"),
@@ -49,9 +57,14 @@ _KINDS: Final[Mapping[type[Exception], _Kind]] = {
     dms.UnknownHostError: _Kind(421, "unknown-host", "Not a name of this service"),
     dms.UnknownDefinitionError: _Kind(422, "unknown-definition", "No such definition"),
     dms.NotAuthenticatedError: _Kind(401, "not-authenticated", "Who asks is not known"),
+    dms.WebhookRefusedError: _Kind(401, "not-authenticated", "Who sends is not known"),
+    dms.WebhookUnavailableError: _Kind(503, "webhook-unavailable", "The webhook takes nothing now"),
+    dms.UnknownWebhookError: _Kind(404, "webhook-not-found", "No such webhook"),
     dms.ForbiddenError: _Kind(403, "forbidden", "Not allowed"),
     dms.TooManyAttemptsError: _Kind(429, "too-many-attempts", "Too many wrong tokens"),
     dms.NotRetryableError: _Kind(409, "not-retryable", "The task cannot be retried"),
+    dms.ScheduleFromFileError: _Kind(409, "schedule-from-file", "The schedule is from a file"),
+    dms.ScheduleOwesError: _Kind(409, "schedule-owes", "A slot is due and cannot fire now"),
     dms.TooManyStreamsError: _Kind(503, "too-many-streams", "Too many live streams"),
     dms.SchedulerUnavailableError: _Kind(503, "scheduler-unavailable", "The scheduler is away"),
     dms.SchedulerRejectedError: _Kind(502, "scheduler-rejected", "The scheduler refused"),
@@ -100,6 +113,7 @@ def add_error_handlers(app: FastAPI) -> None:
     handlers: list[tuple[type[Exception], Any]] = [
         (dms.DmsError, _handle),
         (state.TaskStateError, _handle),
+        (events.EventSystemError, _handle),
         (RequestValidationError, _handle_validation),
         (HTTPException, _handle_http),
     ]
@@ -112,6 +126,8 @@ def _headers(error: Exception, status: int) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after)}
     if status == 503:
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    if isinstance(error, dms.WebhookRefusedError):
+        return {"WWW-Authenticate": "Webhook"}  # one word for all: a kind would say which names are
     if status == 401:
         return {"WWW-Authenticate": "X-Operator-Token"}
     return {"Connection": "close"} if status == 413 else {}
@@ -131,21 +147,16 @@ async def _handle_validation(request: Request, error: RequestValidationError) ->
     """FastAPI's findings, with the values of the query and the path alone, which the client's own
     error shows anyway: those of headers and bodies may be secret."""
     found = [
-        {"where": ".".join(str(part) for part in item["loc"]), "what": _finding(item)}
+        {"where": ".".join(map(str, item["loc"])), "what": _finding(item)}
         for item in error.errors()[:_MAX_DETAILS]
     ]
-    detail = "; ".join(f"{item['where']}: {item['what']}" for item in found)
+    detail = "; ".join(f"{item['where'].partition('.')[2]}: {item['what']}" for item in found)
     kind = _KINDS[dms.BadInputError]
     return problem(kind, detail, request.url.path, errors=found)
 
 
 def _finding(item: Mapping[str, Any]) -> str:
-    kind, what = item["type"], str(item["msg"])
-    if kind == "value_error":  # a message of ours, which has the value
-        return what.removeprefix("Value error, ")
-    if kind == "missing" or item["loc"][0] not in {"query", "path"}:
-        return what
-    return f"{what}, not {item['input']!r:.80}"
+    return told(item, secret=item["loc"][0] not in {"query", "path"})
 
 
 async def _handle_http(request: Request, error: HTTPException) -> Response:

@@ -7,14 +7,18 @@ from typing import Annotated, Any, Final, Literal, cast
 from fastapi import Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.api.findings import shown, unknown
 from app.api.parameters import parse_query
-from app.api.schemas import NAME_PATTERN, TASK_ID_PATTERN
 from app.core.errors import BadInputError
 from task_state import MAX_OFFSET, MAX_PAGE, MAX_TEXT, TaskSearch, TaskStatus
+from task_state.naming import MAX_NAME, MAX_TASK_ID, NAME_PATTERN, TASK_ID_PATTERN
 
-_MAX_SHOWN: Final = 80
-# The documents' names of what orders a list.
-_SORTS: Final[Mapping[object, str]] = {"createdAt": "created_at", "updatedAt": "updated_at"}
+# What orders a list, as the documents (`createdAt`) and we call it, in any case.
+_SORTS: Final[Mapping[str, str]] = {
+    "createdat": "created_at",
+    "updatedat": "updated_at",
+    "id": "id",
+}
 _REPEATABLE: Final = frozenset({"status"})
 
 
@@ -24,13 +28,15 @@ def _statuses(value: object) -> object:
         return value
     given = cast("list[str]", value)
     texts = [part.strip() for text in given for part in text.split(",")]
+    if "" in texts:
+        raise ValueError(f"{shown(','.join(given))} has a comma too many: FAILED,CANCELLED has one")
     wrong = next((text for text in texts if text.upper() not in TaskStatus.__members__), None)
     if wrong is not None:
         raise ValueError(f"{shown(wrong)} is no status: use {', '.join(TaskStatus)}")
     return list(dict.fromkeys(TaskStatus[text.upper()] for text in texts))
 
 
-def _time(value: object) -> object:
+def read_time(value: object) -> object:
     """A time in ISO 8601. Plain numbers are refused: a year would pass for seconds since 1970."""
     if not isinstance(value, str):
         return value
@@ -44,11 +50,15 @@ def _time(value: object) -> object:
 
 
 def _sort(value: object) -> object:
-    return _SORTS.get(value, value)
+    return _SORTS.get(value.replace("_", "").lower(), value) if isinstance(value, str) else value
 
 
-Time = Annotated[datetime | None, BeforeValidator(_time)]
-_Name = Annotated[str | None, Field(pattern=NAME_PATTERN)]
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Time = Annotated[datetime | None, BeforeValidator(read_time)]
+_Name = Annotated[str | None, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 
 
 class TaskQuery(BaseModel):
@@ -57,7 +67,9 @@ class TaskQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str | None = Field(None, pattern=TASK_ID_PATTERN, description="One task's id")
+    id: str | None = Field(
+        None, pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID, description="One task's id"
+    )
     type: _Name = Field(None, description="The definition's id: another name of `service`")
     service: _Name = None
     user_id: _Name = None
@@ -74,7 +86,7 @@ class TaskQuery(BaseModel):
     sort: Annotated[Literal["created_at", "updated_at", "id"], BeforeValidator(_sort)] = (
         "created_at"
     )
-    order: Literal["asc", "desc"] = "desc"
+    order: Annotated[Literal["asc", "desc"], BeforeValidator(_lower)] = "desc"
     limit: int = Field(50, ge=1, le=MAX_PAGE)
     offset: int = Field(0, ge=0, le=MAX_OFFSET, description="Tasks to skip; not with `cursor`")
     cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before")
@@ -114,15 +126,19 @@ def options_of(model: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
 
     It runs before the values are looked at, which alone would take the last of two values.
     """
-    known = frozenset(model.model_fields)
+    return only(*model.model_fields)
+
+
+def only(*known: str) -> Callable[[Request], Awaitable[None]]:
+    """The same for a route that has no model of its options, which are `known`."""
 
     async def check(request: Request) -> None:
         for name, value in parse_query(request.scope["query_string"]).items():
             values = cast("list[str]", value if isinstance(value, list) else [value])
             if name not in known:
-                listed = f"use {', '.join(model.model_fields)}" if known else "leave it out"
                 raise BadInputError(
-                    f"{shown(name)}={shown(values[0])} is no option of this route: {listed}"
+                    f"{shown(name)}={shown(values[0])} is no option of this route: "
+                    f"{unknown(name, known)}"
                 )
             if "" in values:
                 raise BadInputError(f"{name} is empty: give it a value, or leave it out")
@@ -132,12 +148,6 @@ def options_of(model: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
                 )
 
     return check
-
-
-def shown(value: object) -> str:
-    """A value as an error tells it: short, and without anything that acts on a terminal."""
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _agreed(what: str, named: Mapping[str, str | None]) -> str | None:

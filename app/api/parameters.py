@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
+from app.api.findings import shown
 from app.core.errors import BadInputError, MalformedRequestError, UnsupportedBodyError
 
 MAX_PARAMETERS: Final = 100
@@ -85,10 +86,31 @@ async def read_reason(request: Request) -> str | None:
 
 async def read_object(request: Request, form: str) -> dict[str, object]:
     """The object that a request's body is; `form` tells whoever sent another one what to send."""
-    value = _load(await _read_json(request) or b"null")
+    return _object(await _read_json(request) or b"null", form)
+
+
+def parse_object(body: bytes, content_type: str, form: str) -> dict[str, Any]:
+    """The same, of a body that was read before."""
+    _check_type(content_type)
+    return _object(body, form)
+
+
+def parse_form_field(body: bytes, name: str) -> bytes:
+    """The one field of a form in a body."""
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadInputError("the form in the body is not UTF-8: send it in UTF-8") from error
+    if [field for field, _ in fields] != [name]:
+        raise BadInputError(f"the form in the body has other fields than {name!r}: send that alone")
+    return fields[0][1].encode()
+
+
+def _object(body: bytes, form: str) -> dict[str, Any]:
+    value = _load(body)
     if not isinstance(value, dict):
         raise BadInputError(f"the body is not an object: send {form}")
-    return cast("dict[str, object]", value)
+    return cast("dict[str, Any]", value)
 
 
 def _only(body: bytes, name: str, form: str, default: object) -> object:
@@ -100,7 +122,7 @@ def _only(body: bytes, name: str, form: str, default: object) -> object:
     unknown = sorted(named.keys() - {name})
     if unknown:
         raise BadInputError(
-            f'the body has {", ".join(map(repr, unknown))}: only "{name}" may stand there'
+            f'the body has {shown(", ".join(unknown))}: only "{name}" may stand there'
         )
     return named.get(name, default)
 
@@ -127,13 +149,14 @@ def read_idempotency_key(keys: list[str]) -> str | None:
 
 async def _read_json(request: Request) -> bytes:
     """The body, which is JSON by its own word; empty where there is none."""
-    body = await _read_body(request)
+    body = await read_body(request)
     if body:
         _check_type(request.headers.get("content-type", ""))
     return body
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """The body as it was sent; MalformedRequestError when it stops coming."""
     if not _may_have_body(request):
         return b""
     try:

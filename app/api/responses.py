@@ -102,7 +102,7 @@ class LinesResponse(StreamingResponse):
         """Send the head, then piece by piece, then the end."""
         try:
             await _stream(self, self._lines, send)
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, OSError) as error:  # OSError: no room for temporary files
             # The server closes a connection whose answer is not whole.
             log.warning(
                 "An answer was broken off", extra={"action": "http.lines", "reason": str(error)}

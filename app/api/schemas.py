@@ -7,25 +7,40 @@ from fastapi import Path, Query
 from pydantic import BaseModel
 
 from task_state import TaskRecord, TaskStatus
+from task_state.naming import MAX_NAME, MAX_TASK_ID, NAME_PATTERN, TASK_ID_PATTERN
 
-NAME_PATTERN = r"^[A-Za-z0-9._@-]{1,64}$"
-TASK_ID_PATTERN = r"^[A-Za-z0-9._-]{1,128}$"
 ALL_SERVICES: Final = "*"
 
 ServiceName = Annotated[
-    str, Path(pattern=NAME_PATTERN, description="The task definition's id, such as `sync`")
+    str,
+    Path(
+        pattern=NAME_PATTERN,
+        max_length=MAX_NAME,
+        description="The task definition's id, such as `sync`",
+    ),
 ]
 ServiceOrAll = Annotated[
     str,
     Path(
         pattern=rf"{NAME_PATTERN}|^\*$",
+        max_length=MAX_NAME,
         description="The task definition's id, or `*` for all services",
     ),
 ]
-UserName = Annotated[str, Path(pattern=NAME_PATTERN, description="Whose task it is")]
-TaskIdPath = Annotated[str, Path(pattern=TASK_ID_PATTERN, description="The task's id")]
+UserName = Annotated[
+    str, Path(pattern=NAME_PATTERN, max_length=MAX_NAME, description="Whose task it is")
+]
+TaskIdPath = Annotated[
+    str, Path(pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID, description="The task's id")
+]
 UserQuery = Annotated[
-    str, Query(alias="user_id", pattern=NAME_PATTERN, description="Whose task it is")
+    str,
+    Query(
+        alias="user_id",
+        pattern=NAME_PATTERN,
+        max_length=MAX_NAME,
+        description="Whose task it is",
+    ),
 ]
 
 
@@ -130,3 +145,19 @@ class Problem(BaseModel):
     detail: str
     instance: str
     request_id: str | None
+
+
+REASON_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"reason": {"type": ["string", "null"], "maxLength": 500}},
+                }
+            }
+        }
+    }
+}
+"""`openapi_extra` of a route whose body may say why: it is read by `read_reason`."""

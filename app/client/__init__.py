@@ -25,14 +25,27 @@ if TYPE_CHECKING:
     from app.client._async import AsyncClient
     from app.client._shown_task import TaskShown
     from app.client._sync import Client
-    from app.client.answers import Change, Definition, Health, Lost, ServiceState, Submitted
+    from app.client.answers import (
+        Change,
+        DeadLetter,
+        DeadLetterPage,
+        Definition,
+        EventQueue,
+        Health,
+        Lost,
+        ServiceState,
+        Submitted,
+    )
 
 # Each is loaded when it is first asked for: a short command needs neither asyncio nor pydantic.
 _LATER: Final = {
     "AsyncClient": "app.client._async",
     "Change": "app.client.answers",
     "Client": "app.client._sync",
+    "DeadLetter": "app.client.answers",
+    "DeadLetterPage": "app.client.answers",
     "Definition": "app.client.answers",
+    "EventQueue": "app.client.answers",
     "Health": "app.client.answers",
     "Lost": "app.client.answers",
     "ServiceState": "app.client.answers",
@@ -48,7 +61,10 @@ __all__ = [
     "Client",
     "ClientError",
     "ConflictError",
+    "DeadLetter",
+    "DeadLetterPage",
     "Definition",
+    "EventQueue",
     "Health",
     "Lost",
     "NotFoundError",

@@ -1,7 +1,7 @@
 """The client of the API for asyncio: one method a thing that can be asked."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, Unpack, assert_never
@@ -10,6 +10,7 @@ import httpx2
 
 from app.client import _results as results
 from app.client import calls
+from app.client import event_queues as queues
 from app.client._flow import (
     Emit,
     Event,
@@ -30,7 +31,16 @@ from app.client.types import SearchOptions, TaskArg
 
 if TYPE_CHECKING:
     from app.client._shown_task import TaskShown
-    from app.client.answers import Change, Definition, Health, Lost, ServiceState, Submitted
+    from app.client.answers import (
+        Change,
+        DeadLetterPage,
+        Definition,
+        EventQueue,
+        Health,
+        Lost,
+        ServiceState,
+        Submitted,
+    )
     from task_state import LogPage, TaskCounts, TaskPage, TaskStatus
 
 T = TypeVar("T")
@@ -209,6 +219,48 @@ class AsyncClient:
     async def health(self) -> "Health":
         """Whether the frontend is ready, and what it says of its parts."""
         return await self._typed(results.health, calls.health())
+
+    # --------------------------------------------------------------------------------- event broker
+    async def event_queues(self) -> "list[EventQueue]":
+        """The queues of the event broker, by pattern and group."""
+        return await self._typed(results.event_queues, queues.queues())
+
+    async def drop_event_group(self, pattern: str, group: str) -> None:
+        """End a group of the event broker, with all that waits in it."""
+        await self.run(queues.drop_group(pattern, group))
+
+    async def dead_letters(
+        self, *, limit: int | None = None, after: str | None = None
+    ) -> "DeadLetterPage":
+        """Events that could not be used, and why: oldest first, those behind the id `after`."""
+        return await self._typed(
+            results.dead_letters, queues.dead_letters(limit=limit, after=after)
+        )
+
+    async def replay_dead_letters(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        everything: bool = False,
+        pattern: str | None = None,
+        group: str | None = None,
+    ) -> int:
+        """Deliver dead letters again, to the queue that they died in: those with these ids, or
+        `everything`, or all of a pattern and group; how many it was."""
+        flow = queues.settle("replay", ids, everything=everything, pattern=pattern, group=group)
+        return await self._typed(results.count, flow)
+
+    async def discard_dead_letters(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        everything: bool = False,
+        pattern: str | None = None,
+        group: str | None = None,
+    ) -> int:
+        """Remove dead letters for good, named as those to replay; how many it was."""
+        flow = queues.settle("discard", ids, everything=everything, pattern=pattern, group=group)
+        return await self._typed(results.count, flow)
 
     # ----------------------------------------------------------------------------------- the engine
     async def run(self, flow: Flow[T]) -> T:

@@ -10,7 +10,16 @@ from app.client.errors import UnexpectedAnswerError
 
 if TYPE_CHECKING:
     from app.client._shown_task import TaskShown
-    from app.client.answers import Change, Definition, Health, Lost, ServiceState, Submitted
+    from app.client.answers import (
+        Change,
+        DeadLetterPage,
+        Definition,
+        EventQueue,
+        Health,
+        Lost,
+        ServiceState,
+        Submitted,
+    )
     from task_state import LogPage, TaskCounts, TaskPage, TaskStatus
 
 T = TypeVar("T")
@@ -141,6 +150,42 @@ def service(found: Json) -> "ServiceState":
         running=int(found["running"]),
         defined=found.get("defined"),
     )
+
+
+def event_queues(found: Json) -> "list[EventQueue]":
+    """Queues of the event broker."""
+    from app.client.answers import EventQueue
+
+    counts = ("members", "waiting", "unsettled", "dropped", "dead")
+    return [
+        EventQueue(entry["pattern"], entry["group"], *(int(entry[name]) for name in counts))
+        for entry in found["queues"]
+    ]
+
+
+def dead_letters(found: Json) -> "DeadLetterPage":
+    """A page of dead letters."""
+    from app.client.answers import DeadLetter, DeadLetterPage
+
+    letters = [
+        DeadLetter(
+            letter_id=entry["id"],
+            pattern=entry["pattern"],
+            group=entry["group"],
+            topic=entry["topic"],
+            type_name=entry["type"],
+            payload=entry["payload"],
+            reason=entry["reason"],
+            deliveries=int(entry["deliveries"]),
+        )
+        for entry in found["dead_letters"]
+    ]
+    return DeadLetterPage(letters, found["next_after"])
+
+
+def count(found: Json) -> int:
+    """How many it was."""
+    return int(found["count"])
 
 
 def change(told: tuple[str, str, Json]) -> "Change | Lost":

@@ -1,6 +1,6 @@
 """What the client answers with, beside the models of `task_state`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -68,6 +68,42 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Lost:
     """Some changes were missed: what is shown of tasks has to be loaded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventQueue:
+    """What a group of the event broker holds, or a subscription of no group: events that `waiting`
+    are with no consumer, `unsettled` with one; `dropped` and `dead` count since it began."""
+
+    pattern: str
+    group: str | None
+    members: int
+    waiting: int
+    unsettled: int
+    dropped: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a queue could not use, and why; `payload` is its JSON."""
+
+    letter_id: str
+    pattern: str
+    group: str | None
+    topic: str
+    type_name: str
+    payload: str
+    reason: str
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterPage:
+    """Dead letters, oldest first, and the id behind which there are more (None: no more)."""
+
+    letters: Sequence[DeadLetter]
+    next_after: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,9 +142,8 @@ def search_pages(**options: Any) -> Stream[Json]:
 
 
 def _search_request(options: SearchOptions) -> Request:
-    unknown = options.keys() - SearchOptions.__annotations__.keys()
-    if unknown:
-        raise UsageError(f"no option of a search is called {', '.join(sorted(unknown))}")
+    if unknown := sorted(options.keys() - SearchOptions.__annotations__.keys()):
+        raise UsageError(f"no option of a search is called {', '.join(unknown)}", _named(unknown))
     service, user = options.get("service"), options.get("user")
     path, named = _listing(service, user)
     query = {
@@ -153,6 +152,15 @@ def _search_request(options: SearchOptions) -> Request:
         if name not in named
     }
     return request("GET", path, params=query, operator=service is None or user is None)
+
+
+def _named(unknown: list[str]) -> str:
+    """What to write instead."""
+    from task_state.naming import meant  # late: it loads pydantic
+
+    known = SearchOptions.__annotations__
+    near = meant(unknown[0], known)
+    return f"did you mean {near}?" if near else f"they are {', '.join(known)}"
 
 
 def _listing(service: str | None, user: str | None) -> tuple[str, set[str]]:

@@ -40,9 +40,9 @@ def brief_page(options: Mapping[str, Any]) -> Flow[BriefPage]:
 
 
 def prune(tasks: Sequence[Json], *, dry_run: bool = False) -> Flow[Json]:
-    """`{"removed", "skipped", "dry_run"}`; each task with its `task_id`, `revision`, `logs_total`
-    and `output_bytes`, at most 200."""
-    names = ("task_id", "revision", "logs_total", "output_bytes")
-    seen = [{name: task.get(name) for name in names} for task in tasks]
+    """`{"removed", "skipped", "dry_run"}`; each task with its `task_id`, `revision`, `logs_total`,
+    `output_bytes` and `updated_at`, at most 200."""
+    names = ("task_id", "revision", "logs_total", "output_bytes", "updated_at")
+    seen = [{name: task[name] for name in names if name in task} for task in tasks]
     body = {"tasks": seen, "dry_run": dry_run}
     return flows.call(request("POST", route("admin", "prune"), body=body, operator=True))

@@ -95,6 +95,12 @@ def _absolute_folder(value: Path) -> Path:
     return value
 
 
+def _absolute_file(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("it is relative: name the file by its absolute path")
+    return value
+
+
 def _retention_rules(value: list[str]) -> list[str]:
     try:
         RetentionPolicy.parse(value)
@@ -117,6 +123,7 @@ CommaList = Annotated[list[str], NoDecode, _split(",")]
 EntryPoints = Annotated[bool | list[str], NoDecode, BeforeValidator(_entry_points)]
 RootList = Annotated[list[Path], NoDecode, _split(os.pathsep), AfterValidator(_absolute)]
 Folder = Annotated[Path, AfterValidator(_absolute_folder)]
+File = Annotated[Path, AfterValidator(_absolute_file)]
 RuleList = Annotated[list[str], NoDecode, _split(","), AfterValidator(_retention_rules)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -144,6 +151,7 @@ class Settings(BaseSettings):
     allowed_hosts: CommaList = []
     event_worker_count: Annotated[int, Field(ge=1, le=256)] = 4
     dispatch_deadline_seconds: Seconds | None = None
+    webhooks_file: File | None = None
     cli_default_host: str = "0.0.0.0"  # noqa: S104  (the documented default: a container's address)
     cli_default_port: Port = 8000
     cli_reload: bool = False
@@ -154,6 +162,7 @@ class Settings(BaseSettings):
     redis_task_ttl_seconds: Annotated[int, Field(ge=1)] = 7_776_000
     redis_wait_replicas: Annotated[int, Field(ge=0, le=16)] = 0
     redis_timeout_seconds: Seconds = 2.0
+    witness_file: File | None = None
 
     # How long finished tasks stay; the time to live above bounds it.
     retention: RuleList = []
@@ -170,6 +179,7 @@ class Settings(BaseSettings):
     # The scheduler service and its workers.
     scheduler_host: str = "0.0.0.0"  # noqa: S104  (a container's address; `up` uses loopback)
     scheduler_port: Port = 8001
+    schedules_file: File | None = None
     task_modules: CommaList = []
     task_entry_points: EntryPoints = True
     data_roots: RootList = []

@@ -1,5 +1,8 @@
 """The errors of the frontend: one base, each message with its cause and remedy."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 
 class DmsError(Exception):
     """Base of every error that `app` raises."""
@@ -11,6 +14,35 @@ class ConfigurationError(DmsError):
 
 class BadInputError(DmsError):
     """A request means nothing: wrong or too many parameters, or not the JSON it should be."""
+
+
+class FieldProblem(NamedTuple):
+    """What is wrong with one field of a request."""
+
+    field: str
+    problem: str
+
+
+class InvalidScheduleError(BadInputError):
+    """A schedule means nothing; `problems` has each field that is wrong."""
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{field}: {problem}" for field, problem in problems))
+        self.problems = tuple(problems)
+
+
+class ScheduleFromFileError(DmsError):
+    """A schedule of the operator's file is changed there alone."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(
+            f"schedule {schedule_id!r} is from the file that DMS_SCHEDULES_FILE names: change it "
+            "there, and start the scheduler again; pausing, running and resuming work here"
+        )
+
+
+class ScheduleOwesError(DmsError):
+    """A schedule cannot be changed while a slot of it that is due cannot be settled."""
 
 
 class MalformedRequestError(DmsError):
@@ -37,6 +69,27 @@ class NotAuthenticatedError(DmsError):
     """The operator token, or the trusted proxy's user, is missing or wrong."""
 
 
+class WebhookRefusedError(DmsError):
+    """The sender of a webhook is not the right one, or there is no such webhook: says no more."""
+
+    def __init__(self) -> None:
+        super().__init__("not the sender of this webhook")
+
+
+class WebhookUnavailableError(DmsError):
+    """A webhook takes nothing now; the same delivery is welcome later."""
+
+
+class UnknownWebhookError(DmsError):
+    """The operator's file has no webhook of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no webhook {name[:64]!r}: add it to the file that DMS_WEBHOOKS_FILE names, and start "
+            "the frontend again"
+        )
+
+
 class ForbiddenError(DmsError):
     """Who asks is known, or does not matter: this is not allowed."""
 
@@ -54,6 +107,10 @@ class TooManyAttemptsError(DmsError):
 
 class UnknownDefinitionError(DmsError):
     """Strict handling was asked for, and no definition has the service's name."""
+
+
+class UnknownGroupError(DmsError):
+    """The event broker has no queue of that pattern and group."""
 
 
 class NotRetryableError(DmsError):

@@ -7,6 +7,9 @@ from task_state.changes import Change
 DISPATCH_GROUP: Final = "dispatch"
 """The consumer group of the outbox whose members tell the scheduler."""
 
+TASK_EVENTS_GROUP: Final = "events"
+"""The consumer group of the outbox whose members publish the ends of tasks to the event broker."""
+
 LIVE_LOG: Final = "log"
 LIVE_END: Final = "end"
 LIVE_LOST: Final = "lost"

@@ -55,6 +55,13 @@ class Metrics:
             "dms_fenced_writes", "Stale writes of workers refused so far", registry=self.registry
         )
 
+        self.webhook_calls = Counter(
+            "dms_webhook_calls",
+            "Calls of webhooks by what became of them",
+            ["webhook", "outcome"],
+            registry=self.registry,
+        )
+
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request. Finding a counter by its labels is dear, so those found are kept."""
         kind = (method, route, status)

@@ -14,13 +14,13 @@ from app.core.metrics import Metrics
 from app.services.background import PAUSE_SECONDS, Background
 from app.services.breaker import Breaker
 from app.services.dispatch import Dispatcher
+from app.services.outbox_reader import OutboxReader
 from task_state import StoreUnavailableError
 from task_state.outbox import Outbox, OutboxEvent
 from task_state.redis import RedisRepositoryProvider
 
 log = logging.getLogger(__name__)
 
-_BLOCK_MS: Final = 500
 _SWEEP_SECONDS: Final = 1.0
 _TRIM_SECONDS: Final = 5.0
 _SWEEP_LIMIT: Final = 1000
@@ -64,16 +64,13 @@ class TaskEventProcessor:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._worker_count = worker_count
-        self._abandoned_ms = int(request_timeout * 3000)
         # Names a replica; two of one name only do some of each other's work, which is harmless.
-        self._consumer = socket.gethostname()
+        consumer = socket.gethostname()
+        self._reader = OutboxReader(DISPATCH_GROUP, consumer, abandoned_seconds=request_timeout * 3)
         self._queue: asyncio.Queue[OutboxEvent] = asyncio.Queue(worker_count)
         self._held: set[OutboxEvent] = set()
         self._breaker = Breaker()
         self._background = Background()
-        self._group_known = False
-        self._left_behind: str | None = None
-        self._next_claim = 0.0
         self._next_trim = time.monotonic() + _TRIM_SECONDS
 
     @property
@@ -106,39 +103,13 @@ class TaskEventProcessor:
         self._metrics.breaker_open.set(self._breaker.is_open)
         outbox = await self._provider.get_outbox()
         probing = self._breaker.is_open
-        try:
-            events = await self._next_events(outbox, 1 if probing else self._worker_count)
-        except StoreUnavailableError:
-            self._group_known = False  # the store may come back without its data
-            raise
+        count = 1 if probing else self._worker_count
+        events = await self._reader.next(outbox, count, held=self._held)
         self._held.update(events)
         for event in events:
             await self._queue.put(event)
         if probing:
             await self._queue.join()
-
-    async def _next_events(self, outbox: Outbox, count: int) -> list[OutboxEvent]:
-        if not self._group_known:
-            await outbox.ensure_group(DISPATCH_GROUP)
-            self._group_known = True
-            self._left_behind = "0"
-        if self._left_behind is not None:
-            return await self._take_up(outbox, self._left_behind, count)
-        events = await outbox.take_due(DISPATCH_GROUP, hide_ms=self._abandoned_ms, count=count)
-        if time.monotonic() >= self._next_claim:
-            self._next_claim = time.monotonic() + self._abandoned_ms / 3000
-            events += await outbox.claim(
-                DISPATCH_GROUP, self._consumer, min_idle_ms=self._abandoned_ms, count=count
-            )
-        if events:
-            return events
-        return await outbox.read(DISPATCH_GROUP, self._consumer, count=count, block_ms=_BLOCK_MS)
-
-    async def _take_up(self, outbox: Outbox, after: str, count: int) -> list[OutboxEvent]:
-        """The next events that this replica's name has read and this process does not hold."""
-        events = await outbox.unfinished(DISPATCH_GROUP, self._consumer, after=after, count=count)
-        self._left_behind = events[-1].entry_id if events else None
-        return [event for event in events if event not in self._held]
 
     async def _work(self) -> None:
         event = await self._queue.get()

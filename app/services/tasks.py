@@ -71,6 +71,7 @@ class TaskService:
         parameters: dict[str, Any],
         *,
         idempotency_key: str | None = None,
+        log_entry: str | None = None,
     ) -> Submission:
         """Store a new task and the event that has it dispatched, in one step."""
         async with self._deadline():
@@ -80,6 +81,7 @@ class TaskService:
                 user_id=scope.user_id,
                 parameters=parameters,
                 idempotency_key=idempotency_key,
+                log_entry=log_entry,
             )
 
     async def get(self, task_id: str, scope: Scope | None) -> TaskView:

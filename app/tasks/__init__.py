@@ -13,6 +13,7 @@ from app.tasks.core.context import (
     running,
 )
 from app.tasks.core.errors import (
+    MAX_DELAY_SECONDS,
     CheckpointError,
     DefinitionError,
     LeaseLost,
@@ -41,8 +42,10 @@ from app.tasks.core.task import (
     definitions,
     get_definition,
 )
+from app.tasks.events import TASK_TOPICS, TaskEvent, task_topic
 
 __all__ = [
+    "TASK_TOPICS",
     "UNSET",
     "CheckpointError",
     "DateRange",
@@ -55,6 +58,7 @@ __all__ = [
     "TaskCancelled",
     "TaskControl",
     "TaskDefinition",
+    "TaskEvent",
     "TaskHandler",
     "TaskList",
     "TaskLoadError",
@@ -76,4 +80,5 @@ __all__ = [
     "progress",
     "running",
     "search_tasks",
+    "task_topic",
 ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -36,6 +37,7 @@ def serve(
 ) -> None:
     """Start the frontend, which serves the API."""
     settings = read_settings()
+    _check_webhooks(settings.webhooks_file)
     _listen(
         "app.main:app",
         host=settings.cli_default_host if host is None else host,
@@ -44,12 +46,26 @@ def serve(
     )
 
 
+def _check_webhooks(file: Path | None) -> None:
+    """Read the file of webhooks once before the server does, which would show a traceback."""
+    if file is None:
+        return
+    from app.core.errors import ConfigurationError
+    from app.services.webhook_file import load_webhooks
+
+    try:
+        load_webhooks(file)
+    except ConfigurationError as error:
+        raise CliError(str(error)) from error
+
+
 def scheduler(host: Host = None, port: Port = None) -> None:
     """Start the scheduler service.
 
     It takes tasks from the frontend and queues them for the workers.
     """
     from app.core.logging import configure_logging
+    from app.services.schedules_file import load_schedules
     from dms_scheduler.definitions import load_definitions
 
     _start_quickly()
@@ -57,6 +73,8 @@ def scheduler(host: Host = None, port: Port = None) -> None:
     configure_logging(settings)
     with _load_errors():
         load_definitions(settings.task_modules, settings.task_entry_points)
+        if settings.schedules_file is not None:
+            load_schedules(settings.schedules_file, settings.timezone)
     _listen(
         "dms_scheduler.main:create_app",
         factory=True,
@@ -111,12 +129,13 @@ def worker() -> None:
 
 @contextmanager
 def _load_errors() -> Generator[None]:
-    """A module of tasks that does not load: words instead of a server's traceback."""
+    """What the operator named does not load: words instead of a server's traceback."""
+    from app.core.errors import ConfigurationError
     from app.tasks import TasksError
 
     try:
         yield
-    except TasksError as error:
+    except (ConfigurationError, TasksError) as error:
         raise CliError(str(error)) from error
 
 

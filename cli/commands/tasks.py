@@ -61,6 +61,7 @@ def show_task(task: dict[str, Any], output: Format) -> None:
             ("Description", task.get("description")),
             ("Parameters", _compact(task.get("parameters"))),
             ("Attempts", f"{task.get('attempts', 0)} of {task.get('max_attempts', '?')}"),
+            ("Worker", task.get("worker")),
             ("Created", short_time(task.get("created_at"))),
             ("Started", short_time(task.get("started_at"))),
             ("Completed", short_time(task.get("completed_at"))),

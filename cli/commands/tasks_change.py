@@ -32,15 +32,10 @@ def submit(
     *,
     service: options.Service,
     user: options.User,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", help="A parameter: name=value. A repeated name makes a list."),
-    ] = None,
+    param: options.Param = None,
     wait: Wait = False,
     timeout: options.Timeout = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse parameters that do not fit the definition.")
-    ] = False,
+    strict: options.Strict = False,
     idempotency_key: options.IdempotencyKey = None,
     output: options.Output = Format.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,

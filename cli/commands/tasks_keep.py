@@ -53,8 +53,8 @@ def prune(
         list[str] | None,
         typer.Option("--status", help="COMPLETED, FAILED or CANCELLED; repeatable. Default: all."),
     ] = None,
-    service: Annotated[str | None, typer.Option("--service", help="Only this service's.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
+    service: options.OneService = None,
+    user: options.OneUser = None,
     export_to: Annotated[
         str | None, typer.Option("--export", help="Write them to this file before they go.")
     ] = None,
@@ -106,22 +106,15 @@ def export(
     ],
     form: FormOption = Form.JSONL,
     append: Append = False,
-    task_id: Annotated[str | None, typer.Option("--id", help="The task with this id.")] = None,
-    service: Annotated[str | None, typer.Option("--service", help="Only this service's.")] = None,
+    task_id: options.ById = None,
+    service: options.OneService = None,
     status: options.Status = None,
-    user: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", "-q", help="Text to find in the id, the user or the parameters."),
-    ] = None,
+    user: options.OneUser = None,
+    text: options.Text = None,
     since: options.Since = None,
     until: options.Until = None,
-    updated_after: Annotated[
-        str | None, typer.Option("--updated-after", help="Changed since: an age or a time.")
-    ] = None,
-    updated_before: Annotated[
-        str | None, typer.Option("--updated-before", help="Not changed since: an age or a time.")
-    ] = None,
+    updated_after: options.UpdatedAfter = None,
+    updated_before: options.UpdatedBefore = None,
     older_than: Annotated[
         str | None, typer.Option("--older-than", help="Only tasks that ended so long ago (30d).")
     ] = None,

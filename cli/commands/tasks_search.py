@@ -79,16 +79,13 @@ def list_tasks(
 
 def search(
     *,
-    task_id: Annotated[str | None, typer.Option("--id", help="The task with this id.")] = None,
+    task_id: options.ById = None,
     service: Annotated[
         str | None, typer.Option("--service", "--type", help="Only tasks of this definition.")
     ] = None,
     status: options.Status = None,
     user: Annotated[str | None, typer.Option("--user", help="Only this user's tasks.")] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", "-q", help="Text to find in the id, the user or the parameters."),
-    ] = None,
+    text: options.Text = None,
     created_after: Annotated[
         str | None,
         typer.Option("--created-after", "--since", help="Created since: an age (2h) or a time."),
@@ -97,12 +94,8 @@ def search(
         str | None,
         typer.Option("--created-before", "--until", help="Created before: an age or a time."),
     ] = None,
-    updated_after: Annotated[
-        str | None, typer.Option("--updated-after", help="Changed since: an age or a time.")
-    ] = None,
-    updated_before: Annotated[
-        str | None, typer.Option("--updated-before", help="Not changed since: an age or a time.")
-    ] = None,
+    updated_after: options.UpdatedAfter = None,
+    updated_before: options.UpdatedBefore = None,
     sort: Annotated[
         Sort, typer.Option("--sort", help="What orders them.", case_sensitive=False)
     ] = Sort.CREATED_AT,

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from app.core.config import Settings
-from app.core.events import DISPATCH_GROUP
+from app.core.events import DISPATCH_GROUP, TASK_EVENTS_GROUP
 from cli.doctor.report import Result, bad, good, warn
 from task_state import keys
+from task_state.admission import EVERY_SERVICE, ServiceMode, ServiceState
 from task_state.redis import RedisRepositoryProvider
 from task_state.server_facts import GroupFacts, ServerFacts, StoreServer
 
@@ -34,6 +35,7 @@ async def check_server(provider: RedisRepositoryProvider, settings: Settings) ->
         await _schema(server),
         *await _outbox(server),
         *await _attendance(server),
+        _paused(await (await provider.get_admission()).states()),
     ]
 
 
@@ -165,6 +167,12 @@ async def _group(server: StoreServer, group: GroupFacts) -> Result:
         return bad(
             name, f"{waiting} events wait, and no frontend takes them", "start a frontend: serve"
         )
+    if silent and waiting and group.name == TASK_EVENTS_GROUP:
+        return warn(
+            name,
+            f"{waiting} events wait, and no scheduler publishes them: the outbox cannot be trimmed",
+            "start the scheduler service, which tells of the ends of tasks",
+        )
     if waiting and (quiet is None or quiet > _ABANDONED_SECONDS):
         return warn(
             name,
@@ -200,3 +208,16 @@ def _workers(slots: int, workers: int) -> Result:
     if workers:
         return good("workers", f"{workers} attend, with {slots} slots")
     return warn("workers", "no worker attends: nothing runs", "start one: dms-frontend worker")
+
+
+def _paused(states: Iterable[ServiceState]) -> Result:
+    """What was said of all services; one that is paused by its name is its operator's affair."""
+    for state in states:
+        if state.service == EVERY_SERVICE and state.mode is not ServiceMode.ACTIVE:
+            what = "nothing starts" if state.mode is ServiceMode.PAUSED else "no task is accepted"
+            return warn(
+                "paused",
+                f"{what}: all services are {state.mode.lower()} ({state.reason or 'no reason'})",
+                "when the cause is gone: dms-frontend services resume --all",
+            )
+    return good("paused", "work goes on; no pause or drain of all services")

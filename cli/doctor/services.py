@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from app.core.config import DEFAULT_OPERATOR_TOKEN, Settings, mask_url
-from app.core.errors import SchedulerError
+from app.core.errors import ConfigurationError, SchedulerError
 from app.services.scheduler import SchedulerClient
+from app.services.webhook_file import load_webhooks, readable_by_others
 from cli.doctor.report import Result, bad, good, warn
 from task_state.redis import RedisRepositoryProvider
 
@@ -17,7 +18,14 @@ _LOW_SHARE: Final = 0.05
 
 def check_settings(settings: Settings) -> list[Result]:
     """What can be seen without asking anybody."""
-    return [_token(settings), _lease(settings), _roots(settings), *_archive(settings)]
+    return [
+        _token(settings),
+        _lease(settings),
+        _roots(settings),
+        *_archive(settings),
+        *_webhooks(settings),
+        *_witness(settings),
+    ]
 
 
 def _token(settings: Settings) -> Result:
@@ -69,6 +77,42 @@ def _archive(settings: Settings) -> list[Result]:
             )
         ]
     return [check_disk("archive", folder)]
+
+
+def _webhooks(settings: Settings) -> list[Result]:
+    file = settings.webhooks_file
+    if file is None:
+        return []
+    try:
+        webhooks = load_webhooks(file)
+    except ConfigurationError as error:
+        return [bad("webhooks", str(error), "mend the file: a frontend does not start with it")]
+    if readable_by_others(file):
+        return [
+            warn(
+                "webhooks",
+                f"{file} can be read by other users of this machine",
+                f"keep its secrets: chmod 600 {file}",
+            )
+        ]
+    return [good("webhooks", f"{len(webhooks)} in {file}")]
+
+
+def _witness(settings: Settings) -> list[Result]:
+    file = settings.witness_file
+    if file is None:
+        return []
+    if os.access(file.parent, os.W_OK | os.X_OK) and (
+        not file.exists() or os.access(file, os.R_OK)
+    ):
+        return [good("witness", f"{file} remembers how new the store was")]
+    return [
+        bad(
+            "witness",
+            f"{file} cannot be read and written here: a restored store may go unnoticed",
+            "make its folder, and give it to the user of scheduler and workers",
+        )
+    ]
 
 
 def check_disk(name: str, folder: Path) -> Result:

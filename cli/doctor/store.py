@@ -26,6 +26,7 @@ _CHECKS: Final = {
     "waiting": ("tasks that wait stand in one queue, and are counted", _REPAIR),
     "slots": ("tasks that run hold a slot, and no others do", _REPAIR),
     "dispatch": ("every task that waits is going to be dispatched", _REPAIR),
+    "schedules": ("schedules are listed, and know their active tasks", _REPAIR),
     "stuck": (
         "tasks that run make progress",
         "look whether scheduler and workers run; end one by: dms-frontend tasks cancel --task-id",
@@ -62,7 +63,15 @@ def _explained(results: dict[str, Result], audit: Audit) -> list[Result]:
             "not looked at: too much is put off, as the scheduler did not answer for long",
             "look at the scheduler, then call the doctor again",
         )
-    return list(results.values())
+    uncounted = sorted(audit.uncounted)
+    told = [
+        warn(
+            "recount",
+            f"counts were not compared with {', '.join(uncounted)}: too many for one step",
+            "call the doctor again when there are fewer",
+        )
+    ]
+    return [*results.values(), *(told if uncounted else ())]
 
 
 def _severity(name: str) -> Verdict:

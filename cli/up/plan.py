@@ -12,6 +12,7 @@ from pathlib import Path
 from cli.embedded import EmbeddedServer
 from cli.errors import ExitCode, UpError
 from cli.up.part import PartSpec
+from cli.up.witness import witness_file
 
 LOOPBACK = "127.0.0.1"
 SERVER, FRONTEND, SCHEDULER, WORKER = "server", "frontend", "scheduler", "worker"
@@ -99,6 +100,8 @@ def parts_environment(
         "DMS_CLI_DEFAULT_PORT": str(port),
         "DMS_CLI_RELOAD": "false",
         "DMS_OPERATOR_TOKEN": token,
+        # Never the caller's own: that is of another store.
+        "DMS_WITNESS_FILE": str(witness_file(server.data_dir)),
         "DMS_DATA_ROOTS": os.pathsep.join(str(root) for root in roots),
     }
 

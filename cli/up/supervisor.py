@@ -10,10 +10,12 @@ from types import FrameType
 
 from app.core.config import Settings
 from cli.errors import CliError, ExitCode, UpError
+from cli.output import clean
 from cli.up.locks import hold_server
 from cli.up.part import Part, describe_exit
 from cli.up.plan import FRONTEND, SCHEDULER, SERVER, Plan
 from cli.up.ready import probe
+from cli.up.witness import why_paused, witness_file
 
 _STOPS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _START_SECONDS = 60.0
@@ -115,13 +117,20 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------------- starts
     def _start_all(self) -> None:
-        for stage in ((SERVER,), (SCHEDULER, FRONTEND, *self._plan.worker_names)):
-            slots = [self._slots[name] for name in stage]
-            for slot in slots:
-                self._start(slot)
-            for slot in slots:
-                self._wait_ready(slot)
+        plan = self._plan
+        self._start_stage([SERVER])
+        paused = why_paused(plan.server.url, witness_file(plan.data_dir))
+        self._start_stage([SCHEDULER, FRONTEND, *plan.worker_names])
         self._say_if_truncated()
+        if paused is not None:
+            self._say(f"everything is paused: {clean(paused)}")
+
+    def _start_stage(self, names: list[str]) -> None:
+        slots = [self._slots[name] for name in names]
+        for slot in slots:
+            self._start(slot)
+        for slot in slots:
+            self._wait_ready(slot)
 
     def _say_if_truncated(self) -> None:
         part = self._slots[SERVER].part

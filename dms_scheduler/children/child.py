@@ -1,12 +1,13 @@
 """The child process itself, which a worker starts: `-m dms_scheduler.children.child FD PARENT`.
 
-It imports the task modules once, then runs one handler at a time in its main thread. It dies with
-its worker, keeps to its memory limit, and tells a handler when to stop: by a message, by SIGTERM,
-or because its worker was not heard of before the lease's deadline.
+It forks at once: the first process stays as the keeper, which ends what tasks leave running. The
+second one imports the task modules once, then runs one handler at a time in its main thread. It
+dies with its keeper, and thus with its worker, keeps to its memory limit, and tells a handler when
+to stop: by a message, by SIGTERM, or because its worker was not heard of before the lease's
+deadline.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import queue
@@ -25,11 +26,13 @@ from typing import Any, TextIO
 from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskLoadError, get_definition
 from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children import protocol
+from dms_scheduler.children.keeper import fork_child
+from dms_scheduler.children.tree import children_of, parent_of
 from dms_scheduler.definitions import load_definitions
 from dms_scheduler.handler import Outcome, TaskView, call_blocking
-from dms_scheduler.plain import plain_progress
+from dms_scheduler.journal import MOST_LINE_CHARACTERS
+from dms_scheduler.shown import ShownProgress
 
-_PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.2
 
 
@@ -39,6 +42,8 @@ class Control:
     def __init__(self, link: "Link", deadline: float, checkpoint: Any) -> None:
         self._link = link
         self._checkpoint = SavedCheckpoint(checkpoint)
+        self._saving = threading.Lock()
+        self._shown = ShownProgress(self.log)
         self._reason: str | None = None
         self._cancelled = False
         self._watchers: list[Callable[[], object]] = []
@@ -63,17 +68,19 @@ class Control:
     def progress(self, values: dict[str, Any], /, *, advanced: bool = False) -> None:
         """Keep the newest values; a thread sends them a few times a second. Raises TasksError for
         what is no JSON object."""
-        self._link.progress(plain_progress(values), advanced=advanced)
+        self._link.progress(self._shown.take(values), advanced=advanced)
 
     def log(self, message: str) -> None:
         """Send one line; waits when the worker cannot keep up, for lines are not dropped."""
-        self._link.send({"kind": "log", "message": str(message)})
+        most = MOST_LINE_CHARACTERS + 1  # one more than fits, so that the journal marks the cut
+        self._link.send({"kind": "log", "message": str(message)[:most]})
 
     def checkpoint(self, value: Any = UNSET, /) -> Any:
         """Send what is to be saved at once: the worker has it even if this process dies now."""
         if value is not UNSET:
-            saved = self._checkpoint.save(value)
-            self._link.send({"kind": "checkpoint", "value": saved})
+            with self._saving:  # threads: what is sent last is what is read here
+                saved = self._checkpoint.save(value)
+                self._link.send({"kind": "checkpoint", "value": saved})
         return self._checkpoint.read()
 
     def on_cancel(self, call: Callable[[], object]) -> None:
@@ -105,7 +112,7 @@ class Link:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._sending = threading.Lock()
-        self._progress: tuple[dict[str, Any], bool] | None = None
+        self._progress: tuple[dict[str, Any] | None, bool] | None = None
         self._progress_lock = threading.Lock()
         self._fresh = threading.Event()
         self.jobs: queue.SimpleQueue[tuple[TaskView, Control] | None] = queue.SimpleQueue()
@@ -113,8 +120,13 @@ class Link:
 
     def start(self) -> None:
         """Start both threads; they end with the process."""
+        os.register_at_fork(after_in_child=self._renew_locks)
         for run in (self._read, self._send_progress):
             threading.Thread(target=run, name=f"dms{run.__name__}", daemon=True).start()
+
+    def _renew_locks(self) -> None:
+        """A fork that the handler makes may log too, but not wait for threads it does not have."""
+        self._sending, self._progress_lock = threading.Lock(), threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; a worker that is gone makes it a no-op, for its end is ours too."""
@@ -122,11 +134,11 @@ class Link:
         with self._sending, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._channel.sendall(frame)
 
-    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
+    def progress(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
         """Replace what waits to be sent; "advanced" sticks until it is sent."""
         with self._progress_lock:
-            before = self._progress is not None and self._progress[1]
-            self._progress = (values, advanced or before)
+            waiting, before = self._progress or (None, False)
+            self._progress = (waiting if values is None else values, advanced or before)
         self._fresh.set()
 
     def flush_progress(self) -> None:
@@ -172,8 +184,8 @@ class Link:
 
 def main(arguments: list[str]) -> int:
     """Live until the worker closes the channel; returns the exit code."""
-    descriptor, parent = int(arguments[0]), int(arguments[1])
-    _die_with(parent)
+    descriptor, worker = int(arguments[0]), int(arguments[1])
+    keeper = fork_child(worker)
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     setup = protocol.receive(channel)
@@ -183,21 +195,18 @@ def main(arguments: list[str]) -> int:
     if not _warm_up(link, setup):
         return 1
     link.start()
-    link.send({"kind": "ready"})
+    link.send({"kind": "ready", "pid": os.getpid()})
+    clean = _traces(keeper)
     while (job := link.jobs.get()) is not None:
-        outcome = _run(link, *job)
-        link.flush_progress()
-        link.send({"kind": "end", "outcome": outcome.to_json()})
+        outcome = _run(*job)
+        if _traces(keeper) != clean:
+            outcome = replace(outcome, worn=True)
+        try:
+            link.flush_progress()
+            link.send({"kind": "end", "outcome": outcome.to_json()})
+        except OSError:  # the handler has closed it, or put something else in its place
+            return protocol.CHANNEL_LOST
     return 0
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the worker dies; leave at once if it has died already."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _warm_up(link: Link, setup: dict[str, Any]) -> bool:
@@ -229,12 +238,12 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _run(link: Link, view: TaskView, control: Control) -> Outcome:
+def _run(view: TaskView, control: Control) -> Outcome:
     def on_term(_number: int, _frame: FrameType | None) -> None:
         control.flag()
 
     signal.signal(signal.SIGTERM, on_term)
-    before, process = _traces(), os.getpid()
+    process = os.getpid()
     definition = get_definition(view.service)
     if definition is None:
         return Outcome(kind="failure", error=f"the child process has no task {view.service!r}")
@@ -244,16 +253,15 @@ def _run(link: Link, view: TaskView, control: Control) -> Outcome:
             stream.flush()
     if os.getpid() != process:  # a fork that the handler made: only the process itself answers
         os._exit(0)
-    return outcome if _traces() == before else replace(outcome, worn=True)
+    return outcome
 
 
-def _traces() -> tuple[int, bool, str]:
-    """What a handler may leave behind: threads, processes, another working directory."""
-    me = Path("/proc/self/task")
-    children = any(
-        (task / "children").read_text() for task in me.iterdir() if (task / "children").exists()
-    )
-    return threading.active_count(), children, _directory()
+def _traces(keeper: int) -> tuple[int, set[int], set[int], str]:
+    """What a handler may leave behind: threads, processes, daemons (which the keeper inherits),
+    another working directory."""
+    own = children_of(os.getpid())  # before the keeper's: what ends meanwhile is found there
+    daemons = {pid for pid in children_of(keeper) if parent_of(pid) is not None}
+    return threading.active_count(), own, daemons, _directory()
 
 
 def _directory() -> str:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dms_scheduler
-from dms_scheduler.children import protocol
-from dms_scheduler.children.groups import group_exists, group_lives
+from dms_scheduler.children import keeper, protocol
 from dms_scheduler.children.output import OutputPipe
+from dms_scheduler.children.tree import hold
 from dms_scheduler.handler import Outcome, TaskView
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ class JobEvents(Protocol):
         """A line for the task's log."""
         ...
 
-    def progress(self, values: dict[str, Any], *, advanced: bool) -> None:
-        """New progress."""
+    def progress(self, values: dict[str, Any] | None, *, advanced: bool) -> None:
+        """New progress, fit to be stored; None leaves what there is."""
         ...
 
     def checkpoint(self, value: Any) -> None:
@@ -71,13 +71,19 @@ class JobEvents(Protocol):
 
 
 class Child:
-    """One warm child process. `start` makes it; it runs one job at a time; `kill` ends it."""
+    """One warm child process with its keeper, which is what the worker itself has started.
+
+    `start` makes it; it runs one job at a time; `end` or `kill` ends it, with all that its jobs
+    left running.
+    """
 
     def __init__(self, settings: ChildSettings) -> None:
         self._settings = settings
         self._ours, self._theirs = socket.socketpair()
         self._pipe = OutputPipe()
-        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.subprocess.Process | None = None
+        self._pid = 0
+        self._held: int | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._told_to_stop = False
@@ -105,14 +111,16 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its process group's too; 0 before the start."""
-        return 0 if self._process is None else self._process.pid
+        """The process id that handlers see; 0 before the start."""
+        return self._pid
 
     @property
     def usable(self) -> bool:
         """Whether it may run another job."""
-        alive = self._process is not None and self._process.returncode is None
-        return alive and not self._told_to_stop and self._jobs < self._settings.jobs_per_child
+        alive = self._keeper is not None and self._keeper.returncode is None
+        heard = self._reader is not None and not self._reader.at_eof()
+        fresh = self._jobs < self._settings.jobs_per_child
+        return alive and heard and fresh and not self._told_to_stop
 
     async def run(self, view: TaskView, deadline: float, events: JobEvents) -> Outcome:
         """Run one job. Raises ChildDied; every word of the child has reached `events` by then."""
@@ -136,34 +144,42 @@ class Child:
         self._send({"kind": "deadline", "at": at})
 
     def stop(self, reason: str) -> None:
-        """Ask the job to end: a message to the handler, SIGTERM to the whole process group."""
+        """Ask the job to end: a message to the handler, SIGTERM to every process of it."""
         self._told_to_stop = True
         self._send({"kind": "cancel", "reason": reason})
-        self._signal(signal.SIGTERM)
+        self._order(keeper.STOP)
+
+    async def end(self) -> None:
+        """The job is over, and the child goes: what the job left running gets SIGTERM, and SIGKILL
+        two seconds later. Returns when no process is left."""
+        await self._until_gone(keeper.END)
 
     async def kill(self) -> None:
-        """SIGKILL the process group, and return when every process of it is gone. What it said
-        before is still heard by a `run` that listens, which closes the channel then."""
+        """SIGKILL every process, and return when none is left. What they said before is still
+        heard by a `run` that listens, which closes the channel then."""
+        await self._until_gone(keeper.KILL)
+
+    async def _until_gone(self, order: signal.Signals) -> None:
         self._told_to_stop = True
-        if self._process is not None:
-            self._signal(signal.SIGKILL)
-            await self._process.wait()
-            await self._group_gone()
+        if self._keeper is not None:
+            self._order(order)
+            await self._keeper_gone(self._keeper)
+            await self._child_gone()
         self._gone = True
         if not self._running:
             self._close()
 
     async def _end_words(self) -> None:
-        """When the process has ended, let its words end too: after what is in the channel comes
-        the end, even if a process that escaped from the group still holds the other side."""
-        if self._process is not None:
-            await self._process.wait()
+        """When all processes have ended, let their words end too: after what is in the channel
+        comes the end, even if somebody out of the keeper's reach holds the other side."""
+        if self._keeper is not None:
+            await self._keeper.wait()
             with contextlib.suppress(OSError):
                 self._ours.shutdown(socket.SHUT_RD)
 
     async def _spawn(self) -> None:
         arguments = ["-P", "-m", "dms_scheduler.children.child", str(self._theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(
+        self._keeper = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
             str(os.getpid()),
@@ -197,44 +213,60 @@ class Child:
             }
         )
         message = await self._receive()
-        if message is None:
+        if isinstance(message, protocol.Broken):
+            raise ChildError(message.error)
+        if not isinstance(message, protocol.Ready):
             raise ChildError(f"{await self._cause()}; it wrote: {self._pipe.tail()}")
-        if message["kind"] != "ready":
-            raise ChildError(str(message.get("error", message)))
+        self._pid = message.pid
+        with contextlib.suppress(ProcessLookupError):  # it has died: the first job will find out
+            self._held = hold(self._pid)
 
     async def _until_end(self, events: JobEvents) -> Outcome:
         while (message := await self._receive()) is not None:
-            if message["kind"] == "end":
-                return Outcome(**message["outcome"])
-            if message["kind"] == "log":
-                events.log(message["message"])
-                await events.room()
-            elif message["kind"] == "progress":
-                events.progress(message["values"], advanced=message["advanced"])
-            elif message["kind"] == "checkpoint":
-                events.checkpoint(message["value"])
+            match message:
+                case protocol.End():
+                    return message.outcome
+                case protocol.Log():
+                    events.log(message.message)
+                    await events.room()
+                case protocol.Progress():
+                    events.progress(message.values, advanced=message.advanced)
+                case protocol.Saved():
+                    events.checkpoint(message.value)
+                case _:
+                    raise self._nonsense(f"{message!r:.100} in the middle of a task")
         raise ChildDied(await self._cause())
 
-    async def _receive(self) -> dict[str, Any] | None:
+    async def _receive(self) -> protocol.Said | None:
         if self._reader is None:
             return None
         try:
             return await protocol.read(self._reader)
-        except (ValueError, json.JSONDecodeError) as error:
-            self._signal(signal.SIGKILL)
-            raise ChildDied(f"the child's words make no sense: {error}") from error
+        except ValueError as error:
+            raise self._nonsense(str(error)) from error
+
+    def _nonsense(self, what: str) -> ChildDied:
+        """What it says after that cannot be told from nonsense either, so it goes."""
+        self._told_to_stop = True
+        self._order(keeper.KILL)
+        return ChildDied(f"the child's words make no sense: {what}")
 
     async def _cause(self) -> str:
         """How the process ended; one that only closed its channel is ended now."""
-        process = self._process
+        process = self._keeper
         if process is None:
             return "the child process was never started"
         try:
-            async with asyncio.timeout(_STUBBORN_SECONDS):
+            async with asyncio.timeout(keeper.LEFTOVER_SECONDS + _STUBBORN_SECONDS):
                 await process.wait()
         except TimeoutError:
             return "the child process closed its channel to the worker"
         code = process.returncode
+        if code == protocol.CHANNEL_LOST:
+            return (
+                "the handler closed its process's channel to the worker: let it close only "
+                "descriptors that it has opened"
+            )
         if code is not None and code < 0:
             guess = " (out of memory?)" if -code == signal.SIGKILL else ""
             return f"the child process was killed by signal {-code} {_name(-code)}{guess}"
@@ -244,24 +276,32 @@ class Child:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(protocol.encode(message))
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+    def _order(self, order: signal.Signals) -> None:
+        """Tell the keeper, even if somebody has stopped it."""
+        if self._keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._keeper.send_signal(order)
+                self._keeper.send_signal(signal.SIGCONT)
 
-    async def _group_gone(self) -> None:
-        """The group outlives its leader as long as a grandchild of ours lives."""
-        waited = 0.0
-        while group_exists(self.pid) and await asyncio.to_thread(group_lives, self.pid):
+    async def _keeper_gone(self, process: asyncio.subprocess.Process) -> None:
+        """The keeper goes when all that it keeps has gone."""
+        while True:
+            try:
+                async with asyncio.timeout(keeper.LEFTOVER_SECONDS + _STUBBORN_SECONDS):
+                    await process.wait()
+                return
+            except TimeoutError:
+                extra = {"action": "child.stuck", "pid": self._pid, "keeper": process.pid}
+                logger.warning("A killed process does not end", extra=extra)
+
+    async def _child_gone(self) -> None:
+        """The child may outlive a keeper that somebody has killed, but only for a moment."""
+        if self._held is None:
+            return
+        poll = select.poll()
+        poll.register(self._held, select.POLLIN)
+        while not poll.poll(0):  # noqa: ASYNC110 - nothing in this process tells of its end
             await asyncio.sleep(_POLL_SECONDS)
-            waited += _POLL_SECONDS
-            if waited > _STUBBORN_SECONDS:
-                logger.warning(
-                    "A killed process does not end",
-                    extra={"action": "child.stuck", "process_group": self.pid},
-                )
-                waited = 0.0
-            self._signal(signal.SIGKILL)
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -269,6 +309,9 @@ class Child:
         self._ours.close()
         self._theirs.close()
         self._pipe.close()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 def _name(number: int) -> str:

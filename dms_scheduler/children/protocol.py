@@ -1,21 +1,77 @@
-"""The words between a worker and its child process: length-prefixed JSON on a socket pair.
+"""The words between a worker and its child process: marked, length-prefixed JSON on a socket pair.
 
 To the child:   {"kind": "setup", "modules", "entry_points", "sys_path", "memory_bytes"}
                 {"kind": "run", "task": <TaskView>, "deadline": <monotonic seconds>}
                 {"kind": "deadline", "at"}   {"kind": "cancel", "reason"}
-From the child: {"kind": "ready"}   {"kind": "broken", "error"}
+From the child: {"kind": "ready", "pid"}   {"kind": "broken", "error"}
                 {"kind": "log", "message"}   {"kind": "progress", "values", "advanced"}
                 {"kind": "checkpoint", "value"}   {"kind": "end", "outcome": <Outcome>}
+
+What comes from the child is checked: a handler lives in the same process, and may write to the
+channel's descriptor by mistake.
 """
 
 import asyncio
 import json
 import socket
 import struct
+from dataclasses import dataclass
 from typing import Any, cast
 
+from dms_scheduler.handler import Outcome
+
 MAX_FRAME = 32 * 1024 * 1024
-_HEADER = struct.Struct(">I")
+CHANNEL_LOST = 71
+"""Exit code of a child whose channel was closed by its handler, not by its worker."""
+
+_MARK = b"dms\x01"
+_HEADER = struct.Struct(">4sI")
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The task modules are loaded, in the process of this id."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The task modules do not load."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line for the task's log."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """New progress; without values, only that work was done."""
+
+    values: dict[str, Any] | None
+    advanced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The handler has ended."""
+
+    outcome: Outcome
+
+
+Said = Ready | Broken | Log | Progress | Saved | End
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -23,7 +79,7 @@ def encode(message: dict[str, Any]) -> bytes:
     body = json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
     if len(body) > MAX_FRAME:
         raise ValueError(f"a message of {len(body)} bytes is more than {MAX_FRAME}")
-    return _HEADER.pack(len(body)) + body
+    return _HEADER.pack(_MARK, len(body)) + body
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -35,7 +91,7 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def receive(channel: socket.socket) -> dict[str, Any] | None:
-    """The next message, blocking; None when the other side is gone."""
+    """The next message to the child, blocking; None when the worker is gone."""
     header = _exactly(channel, _HEADER.size)
     if header is None:
         return None
@@ -43,17 +99,40 @@ def receive(channel: socket.socket) -> dict[str, Any] | None:
     return None if body is None else decode(body)
 
 
-async def read(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next message, for the worker's loop; None when the child is gone."""
+async def read(reader: asyncio.StreamReader) -> Said | None:
+    """The child's next message, for the worker's loop; None when the child is gone. Raises
+    ValueError for what is none."""
     try:
         header = await reader.readexactly(_HEADER.size)
-        return decode(await reader.readexactly(_length(header)))
+        body = await reader.readexactly(_length(header))
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+    return _said(decode(body))
+
+
+def _said(message: dict[str, Any]) -> Said:
+    """By hand: pydantic refuses texts with lone surrogates, which log lines may have."""
+    match message:
+        case {"kind": "log", "message": str(text)}:
+            return Log(text)
+        case {"kind": "progress", "values": dict() | None, "advanced": bool(advanced)}:
+            return Progress(cast("dict[str, Any] | None", message["values"]), advanced)
+        case {"kind": "checkpoint", "value": value}:
+            return Saved(value)
+        case {"kind": "end", "outcome": dict()}:
+            return End(Outcome.of_json(message["outcome"]))
+        case {"kind": "ready", "pid": int(pid)}:
+            return Ready(pid)
+        case {"kind": "broken", "error": str(text)}:
+            return Broken(text)
+        case _:
+            raise ValueError(f"no message of a child: {message!r:.100}")
 
 
 def _length(header: bytes) -> int:
-    (length,) = cast("tuple[int]", _HEADER.unpack(header))
+    mark, length = cast("tuple[bytes, int]", _HEADER.unpack(header))
+    if mark != _MARK:
+        raise ValueError("the channel between worker and child was written to by somebody else")
     if length > MAX_FRAME:
         raise ValueError(f"a message of {length} bytes is more than {MAX_FRAME}")
     return length

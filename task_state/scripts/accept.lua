@@ -4,6 +4,7 @@ local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if not r.managed then return {'!', 'UNMANAGED'} end
 if r.status == 'PENDING' or r.status == 'DISPATCHING' then
+  call('SREM', P .. 'arriving:' .. r.service, ID)
   if not (call('ZSCORE', P .. 'queued', ID) or call('ZSCORE', P .. 'delayed', ID)) then enlane(r) end
 end
 return {r.status, r.epoch}

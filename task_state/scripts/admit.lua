@@ -1,7 +1,9 @@
 -- Gives free slots to waiting tasks. ARGV: prefix, ttl, '', most to admit, ms until the first look at an
 -- admitted call, policies as JSON ({service: [priority, limit, limit of a user]}; 0: no limit), worker
--- ('' = the caller is none), its slots (0: it leaves), ms that it is believed to live.
--- Answers {{id, epoch}...}, ms until a delayed task is due (-1: none), 1 if there may be more to admit.
+-- ('' = the caller is none), its slots (0: it leaves), ms that it is believed to live, the µs of the latest
+-- change that the caller ever saw.
+-- Answers {{id, epoch}...}, ms until a delayed task is due (-1: none), 1 if there may be more to admit, and
+-- the µs of the latest change.
 local most, check = tonumber(ARGV[4]), tonumber(ARGV[5])
 local policies = cjson.decode(ARGV[6])
 
@@ -129,6 +131,7 @@ local function admit(service, services)
   return {r.id, r.epoch}
 end
 
+compare_with(tonumber(ARGV[10]))
 attend(ARGV[7], ARGV[8])
 local more = wake() == most
 local free, admitted = free_slots(), {}
@@ -145,4 +148,4 @@ while #admitted < free do
 end
 if #admitted > 0 then call('ZREMRANGEBYRANK', P .. 'turns', 0, -10001) end
 local due = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')[2]
-return {admitted, due and math.max(due - MS, 0) or -1, more and 1 or 0}
+return {admitted, due and math.max(due - MS, 0) or -1, more and 1 or 0, string.format('%.0f', latest_change())}

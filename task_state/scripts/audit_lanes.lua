@@ -1,7 +1,8 @@
 -- Compares what admission has counted with what it counts. ARGV: prefix, ttl, '1' to mend what differs,
 -- service ('' = what is counted across services), how many to count at most, users: their turns (none: how
 -- many tasks wait in the service)...
--- Answers {check, '', service, user, what differs, '1' if mended} for each difference.
+-- Answers {check, '', service, user, what differs, '1' if mended} for each difference; the check `uncounted`
+-- is none: there was too much to count in one step.
 local mending, service, most, found = ID == '1', ARGV[4], tonumber(ARGV[5]), {}
 
 local function differs(user, what, mend)
@@ -21,7 +22,8 @@ end
 local function all_counted(name, field, keys)
   local real = {}
   for _, id in ipairs(keys) do
-    local owner = call('HGET', P .. 'task:' .. id, field)
+    local r = load(id)
+    local owner = r and r[field]
     if owner then real[owner] = (real[owner] or 0) + 1 end
   end
   local noted = call('HKEYS', P .. name)
@@ -41,19 +43,22 @@ local function check_ring(user)
   end
 end
 
+local function few(key, what)
+  local size = call('ZCARD', P .. key)
+  if size <= most then return true end
+  found[#found + 1] = {'uncounted', '', service, '', size .. ' ' .. what, ''}
+  return false
+end
+
 if service == '' then
-  if call('ZCARD', P .. 'leases') <= most then
-    all_counted('held', 'worker', call('ZRANGE', P .. 'leases', 0, -1))
-  end
-  if call('ZCARD', P .. 'delayed') <= most then
-    all_counted('delays', 'service', call('ZRANGE', P .. 'delayed', 0, -1))
-  end
+  if few('leases', 'leases') then all_counted('held', 'worker', call('ZRANGE', P .. 'leases', 0, -1)) end
+  if few('delayed', 'delayed tasks') then all_counted('delays', 'service', call('ZRANGE', P .. 'delayed', 0, -1)) end
   return found
 end
 for i = 6, #ARGV do check_ring(ARGV[i]) end
 if #ARGV > 5 then return found end
 local ring = P .. 'ring:' .. service
-if call('ZCARD', ring) <= most then
+if few('ring:' .. service, 'users who wait for ' .. service) then
   local waiting = 0
   for _, user in ipairs(call('ZRANGE', ring, 0, -1)) do
     waiting = waiting + call('ZCARD', lane({service = service, user = user}))

@@ -24,9 +24,8 @@ local function belongs(status, service, user)
 end
 
 local function check_index(id)
-  local v = call('HMGET', P .. 'task:' .. id, 'status', 'service', 'user_id')
-  if v[1] and belongs(v[1], v[2], v[3]) or not call('ZSCORE', key, id) then return end
   local r = load(id)
+  if r and belongs(r.status, r.service, r.user) or not call('ZSCORE', key, id) then return end
   local text = r and name .. ' holds it, and it is ' .. r.status or name .. ' holds it, and there is no record'
   differs('members', id, r, text, function() call('ZREM', key, id) end)
 end
@@ -68,6 +67,13 @@ local function check_waiting(id)
   end)
 end
 
+-- One that waits and has another place is found from its record.
+local function check_arriving(id)
+  local r = call('SISMEMBER', key, id) == 1 and load(id)
+  if r == false or r and waits(r) and key == P .. 'arriving:' .. r.service then return end
+  differs('waiting', id, r, name .. ' holds it, and ' .. what_it_is(r), function() call('SREM', key, id) end)
+end
+
 local function check_lease(id)
   if not call('ZSCORE', key, id) then return end
   local r = load(id)
@@ -93,7 +99,7 @@ local function check_loose(id)
   end)
 end
 
-local checks = {index = check_index, expiry = check_expiry, waiting = check_waiting, leases = check_lease,
-  slots = check_slot, loose = check_loose}
+local checks = {index = check_index, expiry = check_expiry, waiting = check_waiting,
+  arriving = check_arriving, leases = check_lease, slots = check_slot, loose = check_loose}
 for i = 6, #ARGV do checks[what](ARGV[i]) end
 return found

@@ -53,9 +53,10 @@ local function check_expiry(r)
 end
 
 local function check_log(r)
-  local noted, lines = call('HGET', r.key, 'log_lines') or '0', call('LLEN', P .. 'logs:' .. r.id)
+  local noted, lines = values(r, 'log_lines')[1] or '0', call('LLEN', P .. 'logs:' .. r.id)
   if tonumber(noted) ~= lines then
     differs('log-lines', r, 'counts ' .. noted .. ' log lines and has ' .. lines, function()
+      thaw(r)
       call('HSET', r.key, 'log_lines', lines)
     end)
   end
@@ -87,9 +88,18 @@ local function leave_all(r)
   while #standing(r) > 0 do dequeue(r) end
 end
 
+-- Whoever waits for the first attempt and has no other place is on the way to the scheduler.
+local function check_arriving(r, arrives)
+  local key = P .. 'arriving:' .. r.service
+  if (call('SISMEMBER', key, r.id) == 1) == arrives then return end
+  differs('waiting', r, arrives and 'arrives, and is not counted' or 'arrived, and is still counted as on its way',
+    function() call(arrives and 'SADD' or 'SREM', key, r.id) end)
+end
+
 local function check_waiting(r)
   if r.status ~= 'PENDING' and r.status ~= 'DISPATCHING' then return end
   local at = standing(r)
+  check_arriving(r, #at == 0 and r.epoch == 0)
   if #at > 1 then
     differs('waiting', r, 'waits in two places: ' .. table.concat(at, ' and '), function()
       leave_all(r)
@@ -130,7 +140,9 @@ for i = 4, #ARGV do
     check_expiry(r)
     check_log(r)
     check_lease(r)
-    if r.managed and not terminal(r.status) then
+    if terminal(r.status) and mending then
+      freeze(r) -- an older layout knew no lines
+    elseif r.managed and not terminal(r.status) then
       check_slot(r, check_waiting(r))
       check_stuck(r)
     end

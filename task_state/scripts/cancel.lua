@@ -17,14 +17,6 @@ if delete then
   call('HSET', r.key, 'delete', '1')
   r.delete = '1'
 end
-local told = r.managed and r.status ~= 'PENDING'
-local to = leased(r) and 'CANCEL_REQUESTED' or 'CANCELLED'
-if r.status == to then return r.status end
-append(r, 8, 7 + tonumber(ARGV[7]))
-if r.lease > 0 and to == 'CANCELLED' then
-  remember(r, 'lost', 'Its worker had not been heard of for the whole lease when the task was cancelled')
-end
-if told then publish(r, 'cancel') end
-move(r, to)
-if terminal(to) and delete then return 'DELETED' end
+request_end(r, 8, 7 + tonumber(ARGV[7]))
+if terminal(r.status) and delete then return 'DELETED' end
 return r.status

@@ -1,7 +1,7 @@
--- One record as {fields, last lines, number of lines, end of the output}. ARGV: prefix, ttl, id, lines
+-- One record as {its line, last lines, number of lines, end of the output}. ARGV: prefix, ttl, id, lines
 -- wanted, bytes of output wanted.
-local record = call('HGETALL', P .. 'task:' .. ID)
-if #record == 0 then return {} end
+local record = lines_of({ID})[1]
+if not record then return {} end
 local key, wanted = P .. 'logs:' .. ID, tonumber(ARGV[4])
 local lines = call('LRANGE', key, -wanted, -1)
 local total = #lines < wanted and #lines or call('LLEN', key)

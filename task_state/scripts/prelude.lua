@@ -29,8 +29,22 @@ local function terminal(status)
   return string.find(MOVES, ' ' .. status .. '>', 1, true) == nil
 end
 
+-- A record that has ended is one text, a line (_layout.py), as long as it is small: it takes less memory, and
+-- a page of such records is one MGET. All others are hashes. `thaw` makes it a hash again, to be written to.
+local FIELDS, PLACES, TEXTS = {$FIELDS}, {$PLACES}, {$TEXTS}
+
+local function from_line(id, key, line)
+  local status, service, user, created, updated, revision, epoch, managed, started, logged = string.match(line,
+    '^"([^"]*)",\r"([^"]*)",\r"([^"]*)",\r([^,]*),\r([^,]*),\r([^,]*),\r([^,]*),\r([^,]*),\r([^,]*),\r([^,]*),')
+  return {id = id, key = key, status = status, service = service, user = user, created = created, updated = updated,
+    revision = tonumber(revision) or 0, epoch = tonumber(epoch) or 0, managed = managed == '1', lease = 0,
+    delete = false, started = started ~= 'null' and started, worker = false, logged = tonumber(logged) or 0, line = line}
+end
+
 local function load(id)
   local key = P .. 'task:' .. id
+  local line = call('MGET', key)[1] -- nothing for a hash, where GET would be an error
+  if line then return from_line(id, key, line) end
   local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at',
     'revision', 'epoch', 'managed', 'lease', 'delete', 'started_at', 'worker', 'log_bytes')
   if not v[1] then return nil end
@@ -83,11 +97,137 @@ end
 
 local function expiry_member(r) return r.id .. ':' .. r.service .. ':' .. r.user end
 
+-- Servers keep a small hash in half the memory, until one value has more than 64 bytes. So these fields are
+-- stored in pieces of 64 bytes: `name`, `name:1`, ... to the first piece that is shorter (perhaps empty).
+-- What has more than 512 bytes stays whole, and what an older layout wrote is whole too.
+local CUT = {parameters = true, data = true, error = true, progress = true, jobs = true, description = true}
+
+-- Adds the field to a list for HSET: the only way to write the fields above.
+local function cut_into(set, name, value)
+  local n = #set
+  if not CUT[name] or #value < 64 or #value > 512 then
+    set[n + 1], set[n + 2] = name, value
+    return
+  end
+  for at = 0, math.floor(#value / 64) do
+    set[n + 1], set[n + 2] = at == 0 and name or name .. ':' .. at, string.sub(value, at * 64 + 1, at * 64 + 64)
+    n = n + 2
+  end
+end
+
+-- The values of a line as a hash has them, by their place; false where there is none.
+local function parts(line)
+  local found, at = {$NONE}, 0
+  for value in string.gmatch(line .. ',\r', '(.-),\r') do
+    at = at + 1
+    if value ~= 'null' then found[at] = value end
+  end
+  for _, place in ipairs(TEXTS) do
+    if found[place] then found[place] = cjson.decode('[' .. found[place] .. ']')[1] end
+  end
+  local notes = PLACES.history
+  if found[notes] then found[notes] = string.sub(found[notes], 2, -2) end
+  return found
+end
+
+-- Some values of a record, as HMGET answers them, whatever form it has.
+local function values(r, ...)
+  if not r.line then return call('HMGET', r.key, ...) end
+  local all, found = parts(r.line), {}
+  for i, name in ipairs({...}) do found[i] = all[PLACES[name]] end
+  return found
+end
+
+-- Whoever writes to a record that may have ended does this before.
+local function thaw(r)
+  if not r.line then return end
+  local life, set = call('PTTL', r.key), {}
+  for place, value in ipairs(parts(r.line)) do
+    if value then cut_into(set, FIELDS[place], value) end
+  end
+  call('DEL', r.key)
+  call('HSET', r.key, unpack(set))
+  if life > 0 then call('PEXPIRE', r.key, life) end
+  r.line = nil
+end
+
+-- The line of a hash (an answer of HGETALL), and the fields that are not in it.
+local function line_of(flat)
+  local found, rest, last = {$NONE}, {}, 0
+  for i = 1, #flat, 2 do
+    local place = PLACES[flat[i]]
+    if place then
+      found[place] = flat[i + 1]
+      if place > last then last = place end
+    else
+      rest[flat[i]] = flat[i + 1]
+    end
+  end
+  for name in pairs(CUT) do
+    local place, at = PLACES[name], 1
+    local piece = found[place]
+    while piece and #piece == 64 do
+      piece = rest[name .. ':' .. at]
+      found[place], at = found[place] .. (piece or ''), at + 1
+    end
+  end
+  for _, place in ipairs(TEXTS) do
+    if found[place] then found[place] = cjson.encode(found[place]) end
+  end
+  local notes = PLACES.history
+  if found[notes] then found[notes] = '[' .. found[notes] .. ']' end
+  for place = 1, last do found[place] = found[place] or 'null' end
+  return table.concat(found, ',\r', 1, last), rest
+end
+
+-- The lines of some records; false for one that is not there. `read` answers the fields of a hash (not given:
+-- all of them).
+local function lines_of(ids, read)
+  local names = {}
+  for i, id in ipairs(ids) do names[i] = P .. 'task:' .. id end
+  local found = call('MGET', unpack(names))
+  for i, name in ipairs(names) do
+    if not found[i] then
+      local flat = read and read(name, ids[i]) or call('HGETALL', name)
+      found[i] = #flat > 0 and line_of(flat)
+    end
+  end
+  return found
+end
+
+local UNBOUND = {parameters = true, data = true, error = true, history = true, progress = true, jobs = true,
+  description = true, checkpoint = true}
+
+local function large(key)
+  local encoding = call('OBJECT', 'ENCODING', key)
+  if encoding == 'listpack' or encoding == 'ziplist' then return false end -- no value has more than 64 bytes
+  for name in pairs(UNBOUND) do
+    if call('HSTRLEN', key, name) > 1024 then return true end
+  end
+  return false
+end
+
+-- Makes a record that has ended one text, unless it is large, or has fields that this version does not know.
+local function freeze(r)
+  if r.line or large(r.key) then return end
+  local flat = call('HGETALL', r.key)
+  if call('HEXISTS', r.key, 'log_lines') == 0 then
+    flat[#flat + 1], flat[#flat + 2] = 'log_lines', tostring(call('LLEN', P .. 'logs:' .. r.id))
+  end
+  local line, rest = line_of(flat)
+  for name in pairs(rest) do
+    if not CUT[string.match(name, '^([a-z]+):%d+$') or ''] then return end
+  end
+  call('SET', r.key, line, 'KEEPTTL')
+  r.line = line
+end
+
 -- Starts the record's time to live, or starts it again once a thousandth of it is over: that spares a
 -- task that logs a thousand lines most of the work. Native expiry comes a day after the sweeper's, so
 -- that the sweeper still finds the record and can clear its indexes.
 local function keep(r)
   if r.managed and not terminal(r.status) then return end
+  if terminal(r.status) then freeze(r) end
   local life = TTL + DAY
   if not (r.new or r.grown) and math.abs(call('PTTL', r.key) - life) < TTL / 1000 then return end
   call('ZADD', P .. 'expiry', MS + TTL, expiry_member(r))
@@ -102,8 +242,9 @@ local function tally(name, field, by)
   if call('HINCRBY', P .. name, field, by) <= 0 then call('HDEL', P .. name, field) end
 end
 
--- A managed task that waits for a slot is in at most one of three places: in the lane of its service and
--- user, among the `delayed`, or among the `queued`, which were admitted and are on their way to a worker.
+-- A managed task that waits is in one of four places: `arriving` while it is on its way to the scheduler,
+-- then in the lane of its service and user, among the `delayed`, or among the `queued`, which were admitted
+-- and are on their way to a worker.
 local function lane(r) return P .. 'lane:' .. r.service .. ':' .. r.user end
 
 local function unlane(r)
@@ -122,10 +263,11 @@ local function enlane(r)
   call('ZADD', P .. 'ring:' .. r.service, turn, r.user)
 end
 
--- Takes the task out of where it waits for a slot.
+-- Takes the task out of where it waits.
 local function dequeue(r)
   if call('ZREM', P .. 'queued', r.id) == 1 or unlane(r) then return end
-  if call('ZREM', P .. 'delayed', r.id) == 1 then tally('delays', r.service, -1) end
+  if call('ZREM', P .. 'delayed', r.id) == 1 then return tally('delays', r.service, -1) end
+  call('SREM', P .. 'arriving:' .. r.service, r.id)
 end
 
 -- `busy`: the tasks of a service that were admitted or run, with their users.
@@ -138,6 +280,65 @@ local function line_up(r, delay)
   if call('ZADD', P .. 'delayed', MS + delay, r.id) == 1 then tally('delays', r.service, 1) end
 end
 
+-- Says that a service, or '*' for all, is paused or draining. What was admitted to one that is paused, and
+-- has not begun, waits in its lane again.
+local function set_mode(name, mode, reason)
+  local before, since = string.match(call('HGET', P .. 'modes', name) or '', '^(%S+) (%d+)')
+  call('HSET', P .. 'modes', name, mode .. ' ' .. (before == mode and since or US) .. ' ' .. reason)
+  if mode ~= 'PAUSED' then return end
+  for _, id in ipairs(call('ZRANGE', P .. 'queued', 0, -1)) do
+    local r = load(id)
+    if r and (name == '*' or r.service == name) then
+      dequeue(r)
+      line_up(r, 0)
+    end
+  end
+end
+
+-- `alive`: when the store was last known to be there, to some seconds; `silences`: the times of more than a
+-- minute before that in which it was not, the latest hundred. A store that was never used was never there.
+local MINUTE, SOON = 60000000, 5000000
+
+local function note_alive()
+  local now, alive = tonumber(US), tonumber(call('GET', P .. 'alive') or 0)
+  if now - alive <= SOON then return end
+  call('SET', P .. 'alive', US)
+  if now - alive <= MINUTE then return end
+  call('ZADD', P .. 'silences', US, string.format('%.0f', alive))
+  call('ZREMRANGEBYRANK', P .. 'silences', 0, -101)
+end
+
+-- The first and the last µs of the silence at that time, unless it had lasted for less than a minute by then.
+local function silence_at(us)
+  local found = call('ZRANGEBYSCORE', P .. 'silences', string.format('%.0f', us), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if found[1] and us - found[1] > MINUTE then return found[1], tonumber(found[2]) end
+end
+
+-- The µs of the latest change that the store knows of. One from a silence, as when a frontend was there
+-- alone, is told as one from after it: nobody who knows of it shall take it for lost.
+local function latest_change()
+  local last = call('XREVRANGE', P .. 'changes', '+', '-', 'COUNT', 1)[1]
+  local changed = last and tonumber(string.match(last[1], '^%d+')) * 1000 or 0
+  changed = math.max(changed, tonumber(call('GET', P .. 'sequence') or 0))
+  local _, ended = silence_at(changed)
+  return ended and ended + 1 or changed
+end
+
+-- `seen`: the latest change that the caller ever saw, in µs (0: none). If the store was not there at that
+-- time, it is a restored one, or lost its data, and pauses itself, once. No id is issued a second time.
+local function compare_with(seen)
+  note_alive()
+  if seen == 0 then return end
+  if seen > latest_change() then call('SET', P .. 'sequence', string.format('%.0f', seen)) end
+  seen = math.min(seen, tonumber(US)) -- a server that took over may have another clock
+  local since = silence_at(seen)
+  if not since then return end
+  call('ZREM', P .. 'silences', since)
+  local lost = since == '0' and 'everything' or math.floor((seen - since) / MINUTE) .. ' minutes or more'
+  set_mode('*', 'PAUSED', 'restored, or lost data: it lacks ' .. lost .. ' of what was seen of it. Tasks that '
+    .. 'wait here may have run since. Call the doctor, cancel what must not run again, then resume all')
+end
+
 -- `held`: how many leases each worker has.
 local function drop_lease(r)
   if r.lease == 0 then return end
@@ -145,6 +346,42 @@ local function drop_lease(r)
   call('ZREM', P .. 'leases', r.id)
   if r.worker then tally('held', r.worker, -1) end
   r.lease = 0
+end
+
+-- A schedule changed in a way that every replica must see: it has a new version.
+local function schedule_changed(name)
+  local last = call('ZRANGE', P .. 'schedule-changes', -1, -1, 'WITHSCORES')[2] or 0
+  local version = US
+  if tonumber(last) >= tonumber(US) then version = string.format('%.0f', last + 1) end
+  call('ZADD', P .. 'schedule-changes', version, name)
+  return version
+end
+
+-- Revisions are of all schedules together: so one that is made anew never has one of its predecessor's.
+local function revise_schedule(name)
+  call('HSET', P .. 'schedule:' .. name, 'revision', call('INCR', P .. 'schedule-revision'), 'updated_at', US)
+  schedule_changed(name)
+end
+
+local function pause_schedule(name, reason)
+  call('HSET', P .. 'schedule:' .. name, 'paused_at', US, 'reason', reason)
+  revise_schedule(name)
+end
+
+-- A task that a schedule made, which its id tells alone, is not active any more. What waited for it may
+-- start; failures in a row pause the schedule.
+local function leave_schedule(r)
+  local name = string.match(r.id, '^s%.(.+)%.r?%d+$')
+  if not name or call('ZREM', P .. 'schedule-active:' .. name, r.id) == 0 then return end
+  call('ZADD', P .. 'schedule-waiting', 'XX', 0, name)
+  local key = P .. 'schedule:' .. name
+  local v = call('HMGET', key, 'revision', 'pause_after', 'paused_at')
+  if not v[1] then return end
+  if r.status == 'COMPLETED' then return call('HDEL', key, 'failures') end
+  if r.status ~= 'FAILED' then return end
+  local failures = call('HINCRBY', key, 'failures', 1)
+  if not v[2] or v[3] or failures < tonumber(v[2]) then return end
+  pause_schedule(name, 'task ' .. r.id .. ' failed, failure ' .. failures .. ' in a row')
 end
 
 local function forget(r)
@@ -156,6 +393,7 @@ local function forget(r)
     drop_lease(r)
     dequeue(r)
     free_slot(r)
+    leave_schedule(r)
   end
 end
 
@@ -169,6 +407,7 @@ end
 local function append(r, from, to)
   local had = r.logged or 0
   if to < from or had >= LOG_BYTES then return end
+  thaw(r)
   local total = had
   for i = from, to do total = total + #ARGV[i] end
   local key, lines, last = P .. 'logs:' .. r.id, 0, to
@@ -201,24 +440,6 @@ local function output(r, text)
   r.grown = r.grown or size == 0
 end
 
--- Servers keep a small hash in half the memory, until one value has more than 64 bytes. So these fields are
--- stored in pieces of 64 bytes: `name`, `name:1`, ... to the first piece that is shorter (perhaps empty).
--- What has more than 512 bytes stays whole, and what an older layout wrote is whole too.
-local CUT = {parameters = true, data = true, error = true, progress = true, jobs = true, description = true}
-
--- Adds the field to a list for HSET: the only way to write the fields above.
-local function cut_into(set, name, value)
-  local n = #set
-  if not CUT[name] or #value < 64 or #value > 512 then
-    set[n + 1], set[n + 2] = name, value
-    return
-  end
-  for at = 0, math.floor(#value / 64) do
-    set[n + 1], set[n + 2] = at == 0 and name or name .. ':' .. at, string.sub(value, at * 64 + 1, at * 64 + 64)
-    n = n + 2
-  end
-end
-
 local function set_cut(key, name, value)
   local set = {}
   cut_into(set, name, value)
@@ -236,8 +457,35 @@ local function uncut(key, name, value)
   return value
 end
 
+-- A hash as a listing shows it: without the values of more than $LISTED_BYTES bytes, whose fields it then names
+-- in `omitted`; of the history the latest note stays. A small hash (see above) has none of these.
+local LONG = {'parameters', 'data', 'error', 'progress', 'checkpoint', 'jobs', 'description', 'pod_status', 'history'}
+
+local function listed(key)
+  if call('OBJECT', 'ENCODING', key) ~= 'hashtable' then return call('HGETALL', key) end
+  local omitted, left_out = {}, {}
+  for _, name in ipairs(LONG) do
+    if call('HSTRLEN', key, name) > $LISTED_BYTES then
+      omitted[#omitted + 1], left_out[name] = name, true
+    end
+  end
+  if #omitted == 0 then return call('HGETALL', key) end
+  local names, flat = {}, {}
+  for _, name in ipairs(call('HKEYS', key)) do
+    if not left_out[name] then names[#names + 1] = name end
+  end
+  for i, value in ipairs(call('HMGET', key, unpack(names))) do flat[#flat + 1], flat[#flat + 2] = names[i], value end
+  if left_out.history then
+    local notes = call('HGET', key, 'history')
+    flat[#flat + 1], flat[#flat + 2] = 'history', string.match(notes, '^.*,\n(.*)$') or notes
+  end
+  flat[#flat + 1], flat[#flat + 2] = 'omitted', table.concat(omitted, ' ')
+  return flat
+end
+
 -- The record's field values from ARGV[from] on, two by two; an empty value removes the field.
 local function fields(r, from)
+  if from <= #ARGV then thaw(r) end
   local set, removed = {}, {}
   for i = from, #ARGV, 2 do
     if ARGV[i + 1] == '' then removed[#removed + 1] = ARGV[i]
@@ -249,6 +497,7 @@ end
 
 -- The record changed without changing its state: only the updated indexes move.
 local function touch(r)
+  thaw(r)
   r.updated, r.revision = US, r.revision + 1
   call('HSET', r.key, 'updated_at', US, 'revision', r.revision)
   call('ZADD', P .. 'u:' .. r.status, US, r.id)
@@ -279,13 +528,14 @@ local function move(r, to)
   call('HSET', r.key, 'status', to, 'revision', r.revision, 'updated_at', US, stamp or 'updated_at', US)
   if waited and to ~= 'DISPATCHING' then
     dequeue(r)
-    if to ~= 'RUNNING' then free_slot(r) end
+    if to == 'RUNNING' then call('HSET', P .. 'busy:' .. r.service, r.id, r.user) else free_slot(r) end
   end
   if ends then
     drop_lease(r)
     if r.managed then
       free_slot(r)
       call('HDEL', r.key, 'checkpoint')
+      leave_schedule(r)
     end
     publish(r, 'finished')
     if r.delete then purge(r) return end
@@ -321,4 +571,37 @@ local function create(r, lines_from, lines_to, fields_from)
   count(r, 1)
   append(r, lines_from, lines_to)
   change(r, 'created')
+end
+
+local function is_draining(service)
+  for _, mode in ipairs(call('HMGET', P .. 'modes', service, '*')) do
+    if mode and string.find(mode, '^DRAINING') then return true end
+  end
+  return false
+end
+
+-- Creates a managed task that waits to be dispatched; nothing if there is one of that id. Its log lines are
+-- ARGV[lines_from] to ARGV[lines_to], its fields are ARGV[fields_from] and on, two by two.
+local function new_task(id, service, user, lines_from, lines_to, fields_from)
+  local r = {id = id, key = P .. 'task:' .. id, service = service, user = user, status = 'PENDING',
+    created = US, updated = US, revision = 1, epoch = 0, lease = 0, managed = true}
+  if call('EXISTS', r.key) == 1 then return nil end
+  create(r, lines_from, lines_to, fields_from)
+  call('SADD', P .. 'arriving:' .. service, id)
+  publish(r, 'submitted')
+  return r
+end
+
+-- Asks a task that has not ended to end: CANCELLED at once without a live lease, else CANCEL_REQUESTED. Its
+-- log lines are ARGV[from] to ARGV[to].
+local function request_end(r, from, to)
+  local told = r.managed and r.status ~= 'PENDING'
+  local status = leased(r) and 'CANCEL_REQUESTED' or 'CANCELLED'
+  if r.status == status then return end
+  append(r, from, to)
+  if r.lease > 0 and status == 'CANCELLED' then
+    remember(r, 'lost', 'Its worker had not been heard of for the whole lease when the task was cancelled')
+  end
+  if told then publish(r, 'cancel') end
+  move(r, status)
 end

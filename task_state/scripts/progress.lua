@@ -3,6 +3,7 @@
 local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if leased(r) then return {'!', 'LEASED'} end
+thaw(r)
 set_cut(r.key, 'progress', ARGV[4])
 keep(r)
 change(r, 'progress')

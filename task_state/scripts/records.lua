@@ -1,7 +1,7 @@
--- Records by id, without log lines. Read-only. ARGV: prefix, ttl, ids...
-local found = {}
-for i = 3, #ARGV do
-  local record = call('HGETALL', P .. 'task:' .. ARGV[i])
-  if #record > 0 then found[#found + 1] = {ARGV[i], record, call('LLEN', P .. 'logs:' .. ARGV[i])} end
+-- Records by id, without log lines: {id, line, number of log lines} each. Read-only. ARGV: prefix, ttl, ids...
+local found, ids = {}, {unpack(ARGV, 3)}
+if #ids == 0 then return found end
+for i, line in ipairs(lines_of(ids)) do
+  if line then found[#found + 1] = {ids[i], line, call('LLEN', P .. 'logs:' .. ids[i])} end
 end
 return found

@@ -10,7 +10,7 @@ local function finish(r)
   output(r, text)
   keep(r)
   if r.status == 'PENDING' then return {r.revision, r.created, r.updated, false, false} end
-  local times = call('HMGET', r.key, 'started_at', 'completed_at')
+  local times = values(r, 'started_at', 'completed_at')
   return {r.revision, r.created, r.updated, times[1], times[2]}
 end
 

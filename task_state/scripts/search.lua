@@ -1,13 +1,14 @@
 -- One page of a search, merged from one sorted set a state. Read-only: it runs on a replica too.
--- ARGV: prefix, ttl, task id, service, user, sort ('c', 'u' or 'i'), 'asc' or 'desc', created min, max, updated
--- min, max, text in lower case, cursor's score, cursor's id, records to skip, limit, budget, most to gather,
--- states (none: all)... An empty argument is none. Ranges are half-open, in µs. Answers {{id, values, id,
--- values, ...}, score and id of the last one if there may be more, records left to skip, total or -1}.
-local task, service, user, sort, desc = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == 'desc'
-local range = {c = {ARGV[8], ARGV[9]}, u = {ARGV[10], ARGV[11]}}
-local text, cursor, after, skip = ARGV[12], tonumber(ARGV[13]), ARGV[14], tonumber(ARGV[15])
-local limit, budget, most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local states = #ARGV > 18 and {unpack(ARGV, 19)} or STATUSES
+-- ARGV: prefix, ttl, what is asked as JSON (SearchRequest in _listing.py), text in lower case ('' = none).
+-- Ranges are half-open, in µs. Answers {{id, line, id, line, ...}, score and id of the last one if there may
+-- be more, records left to skip, total or -1}.
+local asked, text = cjson.decode(ID), ARGV[4]
+local task, service, user = asked.task, asked.service or '', asked.user or ''
+local sort, desc = asked.sort, asked.desc
+local range = {c = asked.created or {'', ''}, u = asked.updated or {'', ''}}
+local cursor, after, skip = tonumber(asked.score), asked.after, asked.skip
+local limit, budget, most = asked.limit, asked.budget, asked.most
+local states = asked.states or STATUSES
 
 -- Byte order, as sorted sets have it: Lua's own < follows the locale that the server was started in.
 local function less(a, b)
@@ -204,20 +205,24 @@ local function within(value, bounds)
   return (bounds[1] == '' or value >= tonumber(bounds[1])) and (bounds[2] == '' or value < tonumber(bounds[2]))
 end
 
-local searched = text ~= '' and {'parameters'} or {}
+local function has(part) return string.find(string.lower(part), text, 1, true) end
+
+-- Whether the text is in the record. The whole line is asked first: to part it is more work.
+local function says(r)
+  if has(r.id) or has(r.user) then return true end
+  if r.line and not has(r.line) then return false end
+  local parameters = values(r, 'parameters')[1] or ''
+  return has(r.line and parameters or uncut(r.key, 'parameters', parameters))
+end
 
 -- Whether the record fits all that was asked, and the score that orders it. One that is gone does not.
 local function fits(id)
-  local key = P .. 'task:' .. id
-  local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at', unpack(searched))
-  if not v[1] or not wanted_state[v[1]] then return false end
-  if service ~= '' and v[2] ~= service or user ~= '' and v[3] ~= user then return false end
-  local created, updated = tonumber(v[4]), tonumber(v[5])
+  local r = load(id)
+  if not r or not wanted_state[r.status] then return false end
+  if service ~= '' and r.service ~= service or user ~= '' and r.user ~= user then return false end
+  local created, updated = tonumber(r.created), tonumber(r.updated)
   if not (within(created, range.c) and within(updated, range.u)) then return false end
-  if text ~= '' then
-    local all = id .. '\n' .. v[3] .. '\n' .. uncut(key, 'parameters', v[6] or '')
-    if not string.find(string.lower(all), text, 1, true) then return false end
-  end
+  if text ~= '' and not says(r) then return false end
   return true, sort == 'c' and created or sort == 'u' and updated or 0
 end
 
@@ -225,32 +230,41 @@ local answer, got, last_score, last_id = {}, 0, '', ''
 -- Records of an older layout do not say how many lines they have.
 local older = call('EXISTS', P .. 'older') == 1
 
-local function add(id)
-  local flat = call('HGETALL', P .. 'task:' .. id)
-  if #flat == 0 then return end
-  if older then
-    flat[#flat + 1] = 'log_lines'
-    flat[#flat + 1] = tostring(call('LLEN', P .. 'logs:' .. id))
+local function shown(key, id)
+  local flat = listed(key)
+  if older and #flat > 0 then
+    flat[#flat + 1], flat[#flat + 2] = 'log_lines', tostring(call('LLEN', P .. 'logs:' .. id))
   end
-  answer[got * 2 + 1], answer[got * 2 + 2], got = id, flat, got + 1
+  return flat
+end
+
+local function add(ids)
+  if #ids == 0 then return end
+  for i, line in ipairs(lines_of(ids, shown)) do
+    if line then answer[got * 2 + 1], answer[got * 2 + 2], got = ids[i], line, got + 1 end
+  end
 end
 
 -- The records in order, checked one by one if the index does not know all; `budget` of them at most.
 local function walk(all, check)
-  if after ~= '' then seek_cursor(all) end
+  if after then seek_cursor(all) end
   if skip > 0 and not check then
     leap(all, skip)
     skip = 0
   end
-  local ready, seen = open(all), 0
-  while ready[1] and got < limit and seen < budget do
+  local ready, seen, ids = open(all), 0, {}
+  while ready[1] and got + #ids < limit and seen < budget do
     local id, score = take(ready)
     seen, last_score, last_id = seen + 1, score, id
-    if not check then add(id)
-    elseif fits(id) then
-      if skip > 0 then skip = skip - 1 else add(id) end
+    if not check or fits(id) then
+      if skip > 0 then skip = skip - 1 else ids[#ids + 1] = id end
+    end
+    if got + #ids == limit then -- some may be gone
+      add(ids)
+      ids = {}
     end
   end
+  add(ids)
   if not ready[1] then last_id = '' end
 end
 
@@ -268,14 +282,16 @@ local function gather(ids)
   end
   table.sort(found, comes_before)
   local at, mark = 1, {cursor, after}
-  if after ~= '' then
+  if after then
     while found[at] and not comes_before(mark, found[at]) do at = at + 1 end
   end
   local taken = skip + limit
+  local page = {}
   for i = at + skip, math.min(#found, at + taken - 1) do
-    add(found[i][2])
     last_score, last_id = found[i][1], found[i][2]
+    page[#page + 1] = last_id
   end
+  add(page)
   skip = 0
   if at + taken > #found then last_id = '' end
   return #found
@@ -296,7 +312,7 @@ local function few()
 end
 
 local total = -1
-if task ~= '' then
+if task then
   total = gather({task})
 elseif not unknown(sort) then
   total = sources(sort).size

@@ -7,17 +7,12 @@ if ARGV[5] ~= '' then
   if first then
     local id, print = string.match(first, '^([^ ]*) (.*)$')
     if print ~= ARGV[6] then return {'!', 'MISMATCH'} end
-    return {id, call('HGET', P .. 'task:' .. id, 'status') or 'PENDING', 0}
+    local known = load(id)
+    return {id, known and known.status or 'PENDING', 0}
   end
 end
-for _, mode in ipairs(call('HMGET', P .. 'modes', service, '*')) do
-  if mode and string.find(mode, '^DRAINING') then return {'!', 'DRAINING', service} end
-end
+if is_draining(service) then return {'!', 'DRAINING', service} end
 local id = next_id()
-local r = {id = id, key = P .. 'task:' .. id, service = service, user = user, status = 'PENDING',
-  created = US, updated = US, revision = 1, epoch = 0, lease = 0, managed = true}
-if call('EXISTS', r.key) == 1 then return {'!', 'CONFLICT', 'ACTIVE'} end
-create(r, 9, 8 + n, 9 + n)
-publish(r, 'submitted')
+if not new_task(id, service, user, 9, 8 + n, 9 + n) then return {'!', 'CONFLICT', 'ACTIVE'} end
 if ARGV[5] ~= '' then call('SET', known, id .. ' ' .. ARGV[6], 'PX', ARGV[7]) end
 return {id, 'PENDING', 1}

@@ -9,13 +9,15 @@ local r = load(ID)
 if not r then return {'!', 'MISSING'} end
 if epoch and r.epoch ~= epoch then return fenced(r) end
 if ARGV[fields_at] == 'batch' then -- repeated because its answer was lost: it is there already
-  if call('HGET', r.key, 'batch') == ARGV[fields_at + 1] then return r.revision end
+  if values(r, 'batch')[1] == ARGV[fields_at + 1] then return r.revision end
+  thaw(r)
   call('HSET', r.key, 'batch', ARGV[fields_at + 1])
   fields_at = fields_at + 2
 end
 append(r, 7, jobs_at - 1)
 output(r, ARGV[5])
 if jobs > 0 then
+  thaw(r)
   local known = cjson.decode(uncut(r.key, 'jobs', call('HGET', r.key, 'jobs') or '[]'))
   local has = {}
   for _, job in ipairs(known) do has[job] = true end

@@ -46,6 +46,7 @@ WAITING: dict[str, Any] = {
     "history": [],
     "progress": None,
     "attempts": 0,
+    "worker": "host-7",
 }
 
 
@@ -60,13 +61,23 @@ def test_a_wide_list_has_what_a_list_has_and_more(capsys: pytest.CaptureFixture[
     show_pages(iter([page(TASK, WAITING)]), ListFormat.WIDE)
     wide = capsys.readouterr().out.splitlines()
     assert [line.startswith(short.rstrip()) for short, line in zip(narrow, wide, strict=True)]
-    assert wide[0].split()[-3:] == ["ATTEMPTS", "DURATION", "ERROR"]
+    assert wide[0].split()[-4:] == ["ATTEMPTS", "DURATION", "WORKER", "ERROR"]
     assert "2/3" in wide[1]
+    assert "host-7" not in wide[1]
+    assert "host-7" in wide[2]
     assert "1:20" in wide[1]
     assert wide[1].endswith("…")
     assert "0/3" in wide[2]
     assert "\x1b" not in "".join(wide)
     assert "한국어" in wide[1]
+
+
+def test_an_error_that_the_list_left_out_is_not_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = {**TASK, "result": {"error": None}, "omitted": ["result.error"]}
+    show_pages(iter([page(long)]), ListFormat.WIDE)
+    assert "tasks status shows it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("output", [ListFormat.TABLE, ListFormat.WIDE, ListFormat.JSONL])

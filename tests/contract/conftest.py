@@ -14,6 +14,7 @@ from task_state.managed import ManagedTasks
 from task_state.outbox import Outbox
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
+from task_state.schedules import Schedules
 from tests.contract.servers import RealServer, ServerKind, running
 from tests.contract.store import Keyspace
 
@@ -69,6 +70,11 @@ async def managed(provider: RedisRepositoryProvider) -> ManagedTasks:
 @pytest_asyncio.fixture
 async def admission(provider: RedisRepositoryProvider) -> Admission:
     return await provider.get_admission()
+
+
+@pytest_asyncio.fixture
+async def schedules(provider: RedisRepositoryProvider) -> Schedules:
+    return await provider.get_schedules()
 
 
 @pytest_asyncio.fixture

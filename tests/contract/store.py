@@ -1,11 +1,13 @@
 """What the tests know of the store's inside: its keys, and how to let time pass in it."""
 
+import json
 import time
 from typing import Any, cast
 
 from redis import Redis
 
 from task_state import TaskRecord, TaskStatus, keys
+from task_state._layout import FIELDS, LINE_BREAK, TEXTS
 
 # Keys that stay when every task is gone: version, last id, streams, counters, turns.
 LASTING = {
@@ -68,8 +70,22 @@ class Keyspace:
         }
 
     def field(self, task_id: str, name: str) -> bytes | None:
-        """A field of the record's hash."""
-        return cast("bytes | None", self.client.hget(keys.task(task_id), name))
+        """A field of the record, as a hash holds it."""
+        return self.fields(task_id).get(name)
+
+    def fields(self, task_id: str) -> dict[str, bytes]:
+        """All fields of the record, whichever of its two forms it has; cut values are in pieces in
+        a hash, whole in a line."""
+        key = keys.task(task_id)
+        if self.client.type(key) != b"string":
+            found = cast("dict[bytes, bytes]", self.client.hgetall(key))
+            return {name.decode(): value for name, value in found.items()}
+        line = cast("bytes", self.client.get(key)).decode().split(LINE_BREAK)
+        values = {name: value for name, value in zip(FIELDS, line, strict=False) if value != "null"}
+        return {
+            name: (json.loads(value) if name in TEXTS else value).encode()
+            for name, value in values.items()
+        }
 
     def outbox(self) -> list[tuple[str, str, str]]:
         """All outbox entries as (kind, task id, status), oldest first."""

@@ -1,6 +1,7 @@
 """The audit: whatever is broken by hand is found, as exactly that, and mended."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -33,7 +34,7 @@ class Store:
         self.ids: dict[str, str] = {}
 
     async def fill(self) -> None:
-        """Unmanaged ones, and managed ones that wait in a lane, were admitted, put off, or run."""
+        """Unmanaged ones, and managed ones in each place where one can wait, running and ended."""
         repository = await self.provider.get_repository()
         await repository.save(
             record("other", status=COMPLETED, logs=["x"], result=TaskResult(launcher_output="y"))
@@ -48,6 +49,13 @@ class Store:
         await self._begin(managed, "done")
         await managed.finish(self.ids["done"], 1, COMPLETED)
         await self._admit(1)
+        arrives = await managed.submit(service="sync", user_id="alice", parameters={})
+        self.ids["arrives"] = arrives.task_id
+
+    def line(self, task_id: str, status: str) -> bytes:
+        """The line of a task that has ended, with another state."""
+        line = cast("bytes", self.redis.get(keys.task(task_id)))
+        return line.replace(b'"COMPLETED"', f'"{status}"'.encode())
 
     async def _submit(self, managed: ManagedTasks) -> str:
         task_id = (await managed.submit(service="sync", user_id="alice", parameters={})).task_id
@@ -89,7 +97,8 @@ BREAKS: dict[str, tuple[Break, set[str]]] = {
     "order of an index": (lambda s: s.redis.zadd(P + "u:COMPLETED", {"other": 5}), {"indexes"}),
     "index of ids": (lambda s: s.redis.zrem(P + "ids", "other"), {"indexes"}),
     "a status by hand": (
-        lambda s: s.redis.hset(keys.task("other"), "status", "FAILED"), {"indexes", "members"}
+        lambda s: s.redis.set(keys.task("other"), s.line("other", FAILED), keepttl=True),
+        {"indexes", "members"},
     ),
     "member without record": (lambda s: s.redis.zadd(P + "c:FAILED", {"ghost": 1}), {"members"}),
     "member of another state": (lambda s: s.redis.zadd(P + "u:FAILED", {"other": 1}), {"members"}),
@@ -145,6 +154,19 @@ BREAKS: dict[str, tuple[Break, set[str]]] = {
     "in the lane of another": (
         lambda s: s.redis.zadd(keys.lane("sync", "bob"), {s.ids["waits"]: 1}), {"waiting"}
     ),
+    "not among those that arrive": (
+        lambda s: s.redis.delete(keys.arriving("sync")), {"waiting"}
+    ),
+    "arrives and waits": (
+        lambda s: s.redis.sadd(keys.arriving("sync"), s.ids["waits"]), {"waiting"}
+    ),
+    "arrives and has ended": (
+        lambda s: s.redis.sadd(keys.arriving("sync"), s.ids["done"]), {"waiting"}
+    ),
+    "arrives in another service": (
+        lambda s: s.redis.sadd(keys.arriving("copy"), s.ids["arrives"]), {"waiting"}
+    ),
+    "arrives and is no task": (lambda s: s.redis.sadd(keys.arriving("sync"), "ghost"), {"waiting"}),
     "no slot": (lambda s: s.redis.hdel(keys.busy("sync"), s.ids["runs"]), {"slots"}),
     "slot of an ended task": (
         lambda s: s.redis.hset(keys.busy("sync"), s.ids["done"], "alice"), {"slots"}

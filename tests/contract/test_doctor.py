@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from app.core.config import Settings
-from app.core.events import DISPATCH_GROUP
+from app.core.events import DISPATCH_GROUP, TASK_EVENTS_GROUP
 from app.services.repository import build_provider
 from cli.doctor import server, services, store
 from cli.doctor.examine import examine
@@ -127,12 +127,17 @@ async def test_a_dispatcher_that_left_its_events_behind(
 ) -> None:
     await outbox.ensure_group(DISPATCH_GROUP)
     await outbox.ensure_group("mine")
+    await outbox.ensure_group(TASK_EVENTS_GROUP)
     await submit(managed)
     asked = await provider.get_server()
     groups = named(await server._outbox(asked))
     assert groups["outbox dispatch"].verdict is PROBLEM, "it was never read"
     assert groups["outbox mine"].verdict is WARNING
     assert "XGROUP DESTROY" in groups["outbox mine"].remedy
+    assert groups["outbox events"].verdict is WARNING
+    assert "scheduler" in groups["outbox events"].remedy
+    await outbox.read(TASK_EVENTS_GROUP, "c", count=5, block_ms=10)
+    assert named(await server._outbox(asked))["outbox events"].verdict is OK, "a relay is there"
 
     (event,) = await outbox.read(DISPATCH_GROUP, "c", count=5, block_ms=10)
     assert named(await server._outbox(asked))["outbox dispatch"].verdict is OK, "it is in hand"

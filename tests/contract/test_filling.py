@@ -16,10 +16,9 @@ DIGITS = {"created_at", "updated_at", "started_at", "completed_at"}
 def shape(keyspace: Keyspace, task_id: str) -> dict[str, Any]:
     """What the store holds of a task, but for its times and for which words its log has."""
     client = keyspace.client
-    values: dict[bytes, bytes] = client.hgetall(keys.task(task_id))  # pyright: ignore[reportAssignmentType]
     fields = {
-        name.decode(): len(value) if name.decode() in DIGITS else value.decode()
-        for name, value in values.items()
+        name: len(value) if name in DIGITS else value.decode()
+        for name, value in keyspace.fields(task_id).items()
     }
     lines: list[bytes] = client.lrange(keys.logs(task_id), 0, -1)  # pyright: ignore[reportAssignmentType]
     member = f"{task_id}:{fields['service']}:{fields['user_id']}"

@@ -54,6 +54,24 @@ async def test_a_checkpoint_survives_the_worker_and_leaves_the_revision_alone(
     assert (await loaded(repository, task_id)).checkpoint == {"done": 7}
 
 
+async def test_the_worker_of_an_attempt_is_shown_while_it_holds_the_task(
+    managed: ManagedTasks, repository: RedisTaskRepository
+) -> None:
+    task_id = await running(managed)
+    shown = await loaded(repository, task_id)
+    (listed,) = await repository.list_all()
+    assert (shown.worker, listed.worker) == ("w1", "w1")
+    shown.worker, shown.description = "somebody else", "described"
+    await repository.save(shown)
+    assert (await loaded(repository, task_id)).worker == "w1"
+    await managed.retry(task_id, 1)
+    assert (await loaded(repository, task_id)).worker is None
+    await begin(managed, task_id, 2)
+    assert (await loaded(repository, task_id)).worker == "w2"
+    await managed.finish(task_id, 2, TaskStatus.COMPLETED)
+    assert (await loaded(repository, task_id)).worker is None
+
+
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
 async def test_the_end_drops_the_checkpoint(
     managed: ManagedTasks, keyspace: Keyspace, end: TaskStatus

@@ -275,7 +275,8 @@ async def test_random_listings_match_a_plain_sort(repository: RedisTaskRepositor
     rng = random.Random(20260101)
     letters = "AZaz09._-"
     tasks: list[TaskRecord] = []
-    for task_id in sorted({"".join(rng.choices(letters, k=rng.randint(1, 4))) for _ in range(150)}):
+    ids = {"".join(rng.choices(letters, k=rng.randint(1, 4))) for _ in range(150)}
+    for task_id in sorted(each for each in ids if each.strip(".")):
         when = START + timedelta(microseconds=rng.randrange(3))
         task = record(task_id, status=rng.choice(STATUSES), created_at=when)
         await repository.save(task)

@@ -3,10 +3,10 @@
 import pytest
 
 from task_state import InvalidRequestError, ServiceDrainingError, TaskStatus, keys
-from task_state.admission import Admission, Policy, ServiceMode, ServiceState
+from task_state.admission import Admission, Attendance, Policy, ServiceMode, ServiceState
 from task_state.managed import ManagedTasks, Waiting
 from task_state.repository import RedisTaskRepository
-from tests.contract.store import Keyspace
+from tests.contract.store import Keyspace, record
 from tests.contract.test_admission import Line
 from tests.contract.test_managed_tasks import begin, loaded, submit
 
@@ -159,6 +159,80 @@ async def test_draining_one_service_lets_others_submit_and_a_pause_of_all_wins(
     assert await submit(managed, service="copy")
     with pytest.raises(ServiceDrainingError):
         await submit(managed, service="sync")
+
+
+# ------------------------------------------------------------------------------------------ counts
+async def load(admission: Admission) -> tuple[int, int, int]:
+    """Waiting, delayed and running tasks of the service."""
+    told = await state(admission)
+    return told.waiting, told.delayed, told.running
+
+
+async def test_a_task_is_counted_from_its_submission_to_its_end(
+    managed: ManagedTasks,
+    admission: Admission,
+    repository: RedisTaskRepository,
+    keyspace: Keyspace,
+) -> None:
+    task_id = await submit(managed)
+    assert await load(admission) == (1, 0, 0), "nobody has dispatched it yet"
+    await repository.set_status(task_id, TaskStatus.DISPATCHING)
+    assert await load(admission) == (1, 0, 0)
+    await managed.accept(task_id)
+    assert await load(admission) == (1, 0, 0)
+    await managed.accept(task_id)
+    await admission.admit(attendance=Attendance("w", 1, 60))
+    assert await load(admission) == (1, 0, 0)
+    await begin(managed, task_id)
+    assert await load(admission) == (0, 0, 1)
+    await managed.retry(task_id, 1, delay_seconds=1000)
+    assert await load(admission) == (0, 1, 0)
+    await begin(managed, task_id, 2)
+    await managed.finish(task_id, 2, TaskStatus.COMPLETED)
+    assert await load(admission) == (0, 0, 0)
+    assert keyspace.client.exists(keys.arriving("sync"), keys.busy("sync")) == 0
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete", "FAILED", "begin"])
+async def test_what_ends_before_it_is_accepted_is_counted_no_more(
+    managed: ManagedTasks,
+    admission: Admission,
+    repository: RedisTaskRepository,
+    keyspace: Keyspace,
+    how: str,
+) -> None:
+    task_id, other = await submit(managed), await submit(managed)
+    if how == "cancel":
+        await managed.cancel(task_id)
+    elif how == "delete":
+        await repository.delete(task_id)
+    elif how == "FAILED":
+        await repository.set_status(task_id, TaskStatus.FAILED)
+    else:
+        await begin(managed, task_id)
+    assert await load(admission) == (1, 0, 1 if how == "begin" else 0)
+    await managed.cancel(other)
+    assert keyspace.client.exists(keys.arriving("sync")) == 0
+
+
+async def test_records_of_other_programs_are_not_counted(
+    managed: ManagedTasks, admission: Admission, repository: RedisTaskRepository
+) -> None:
+    for number, status in enumerate((TaskStatus.PENDING, TaskStatus.RUNNING)):
+        await repository.save(record(f"external-{number}", service="sync", status=status))
+    await submit(managed)
+    assert await load(admission) == (1, 0, 0)
+
+
+async def test_what_another_scheduler_runs_is_counted(
+    managed: ManagedTasks, admission: Admission, repository: RedisTaskRepository
+) -> None:
+    """It accepts and begins nothing here: its frontend says that the task runs."""
+    task_id = await submit(managed)
+    await repository.set_status(task_id, TaskStatus.RUNNING)
+    assert await load(admission) == (0, 0, 1)
+    await repository.set_status(task_id, TaskStatus.COMPLETED)
+    assert await load(admission) == (0, 0, 0)
 
 
 # --------------------------------------------------------------------------------------- positions

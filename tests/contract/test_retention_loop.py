@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.core.metrics import Metrics
 from dms_scheduler.archive import Archive, ArchiveError
 from dms_scheduler.main import SchedulerService
 from dms_scheduler.retention import Pace, RetentionLoop
@@ -277,12 +278,14 @@ async def test_an_export_says_how_much_is_in_it(
     task = ended("x", 1, logs=["t,a", "t,b"])
     await repository.save(task)
     await repository.update_result("x", launcher_output="출력")
+    kept = await repository.get("x")
+    assert kept
     retention = await provider.get_retention()
     for form in (ExportForm.JSONL, ExportForm.FLAT):
         export = retention.export("x", form)
         whole = b"".join([chunk async for chunk in export.chunks()])
         assert whole.count(b"\n") == 1
-        assert export.seen == Seen("x", task.revision, 2, len("출력".encode()))
+        assert export.seen == Seen("x", kept.revision, 2, len("출력".encode()), kept.updated_at)
     gone = retention.export("gone", ExportForm.JSONL)
     assert [chunk async for chunk in gone.chunks()] == []
     assert gone.seen is None
@@ -333,7 +336,7 @@ async def test_the_scheduler_service_applies_the_policy(
     await repository.save(ended("new", 1))
     settings = make_settings(shared_server.url, retention="*=7d", archive_dir=tmp_path)
     with logging_restored():
-        async with SchedulerService(settings).running(), asyncio.timeout(60):
+        async with SchedulerService(settings, Metrics()).running(), asyncio.timeout(60):
             while await left(repository) != {"new"}:
                 await asyncio.sleep(0.01)
     assert [line["task_id"] for line in lines(tmp_path)] == ["old"]

@@ -8,12 +8,12 @@ from typing import Literal
 
 from task_state.admission import Policy, ServiceMode
 
-Place = Literal["lane", "delayed", "queued", "running"]
+Place = Literal["arriving", "lane", "delayed", "queued", "running"]
 
 
 @dataclass
 class Task:
-    """A task that was accepted and has not ended. `number` orders by creation."""
+    """A task that has not ended. `number` orders by creation."""
 
     task_id: str
     number: int

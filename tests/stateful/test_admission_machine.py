@@ -58,6 +58,7 @@ class Lines(RuleBasedStateMachine):
     @initialize(policies=st.fixed_dictionaries(dict.fromkeys(SERVICES, POLICIES)))
     def start(self, policies: dict[str, Policy]) -> None:
         self.client.flushall()
+        self.run(self.provider.close())  # its memory of the store before would be a restore
         self.space = Keyspace(self.client)
         self.managed: ManagedTasks = self.run(self.provider.get_managed())
         self.admission: Admission = self.run(self.provider.get_admission())
@@ -74,8 +75,9 @@ class Lines(RuleBasedStateMachine):
         service=st.sampled_from([*SERVICES, "sync"]),
         user=st.sampled_from([*USERS, "a"]),
         count=st.integers(1, 3),
+        accept=st.booleans(),
     )
-    def submit(self, service: str, user: str, count: int) -> None:
+    def submit(self, service: str, user: str, count: int, accept: bool) -> None:
         drains = ServiceMode.DRAINING in {self.model.modes.get(name) for name in (service, "*")}
         for _ in range(count):
             try:
@@ -87,10 +89,30 @@ class Lines(RuleBasedStateMachine):
                 return
             assert not drains
             self.submitted += 1
-            task = Task(made.task_id, self.submitted, service, user, "running")
-            assert self.run(self.managed.accept(made.task_id)) == Waiting(made.task_id, 1)
-            self.model.put(task, "lane")
+            task = Task(made.task_id, self.submitted, service, user, "arriving")
             self.model.tasks[made.task_id] = task
+            if accept:
+                self.accept_task(task)
+
+    def accept_task(self, task: Task) -> None:
+        assert self.run(self.managed.accept(task.task_id)) == Waiting(task.task_id, task.epoch + 1)
+        if task.place == "arriving":
+            self.model.put(task, "lane")
+
+    @precondition(lambda self: self.model.at("arriving"))
+    @rule(data=st.data())
+    def accept(self, data: st.DataObject) -> None:
+        self.accept_task(self.pick(data, "arriving"))
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(data=st.data())
+    def accept_again(self, data: st.DataObject) -> None:
+        """The event came twice: whatever waits stays where it is."""
+        task = self.pick(data, "arriving", "lane", "delayed", "queued", "running")
+        if task.place == "running":
+            assert isinstance(self.run(self.managed.accept(task.task_id)), TaskStatus)
+        else:
+            self.accept_task(task)
 
     @rule(worker=st.sampled_from(WORKERS), slots=st.integers(0, 4))
     def admit(self, worker: str, slots: int) -> None:
@@ -149,7 +171,7 @@ class Lines(RuleBasedStateMachine):
     @precondition(lambda self: self.model.tasks)
     @rule(data=st.data(), delete=st.booleans())
     def cancel_or_delete(self, data: st.DataObject, delete: bool) -> None:
-        task = self.pick(data, "lane", "delayed", "queued", "running")
+        task = self.pick(data, "arriving", "lane", "delayed", "queued", "running")
         if delete:
             assert self.run(self.repository.delete(task.task_id))
         else:
@@ -194,6 +216,8 @@ class Lines(RuleBasedStateMachine):
             for user in USERS:
                 own = [task for task in model.at("lane", service) if task.user == user]
                 assert space.ids(f"lane:{service}:{user}") == [task.task_id for task in own]
+            arriving = {task.task_id.encode() for task in model.at("arriving", service)}
+            assert self.client.smembers(keys.arriving(service)) == arriving
             busy = {task.task_id: task.user for task in model.busy(service)}
             assert self.hash(keys.busy(service)) == busy
         for key, place in ((keys.WAITING, "lane"), (keys.DELAYS, "delayed")):
@@ -217,9 +241,10 @@ class Lines(RuleBasedStateMachine):
 
     def load(self, service: str) -> tuple[int, int, int]:
         """Waiting, delayed and running tasks of a service."""
+        arriving = self.model.at("arriving", service)
         lane, delayed = self.model.at("lane", service), self.model.at("delayed", service)
         queued, running = self.model.at("queued", service), self.model.at("running", service)
-        return len(lane) + len(queued), len(delayed), len(running)
+        return len(arriving) + len(lane) + len(queued), len(delayed), len(running)
 
     def hash(self, key: str) -> dict[str, str]:
         """A HASH as text."""

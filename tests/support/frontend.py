@@ -57,6 +57,12 @@ def is_problem(response: httpx2.Response, status: int, slug: str) -> dict[str, A
     return body
 
 
+def is_pydantics(text: str) -> bool:
+    """Whether a message has pydantic's own wording, which says no remedy."""
+    words = ("should ", "Field required", "Extra inputs", "valid ", "unable to", "Value error")
+    return any(word in text for word in words)
+
+
 class Frontend:
     """A running frontend, its parts, and a client that talks to it."""
 
@@ -115,6 +121,7 @@ async def running_frontend(
         else:
             stack.push_async_callback(container.provider.close)
             stack.push_async_callback(container.scheduler.close)
+            stack.push_async_callback(container.broker.close)
         yield Frontend(container, client)
 
 

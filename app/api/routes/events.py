@@ -2,24 +2,26 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from app.api.dependencies import get_api
-from app.api.schemas import NAME_PATTERN
+from app.api.listing import only
 from app.api.security import TOKEN_HEADER
 from app.api.streams import change_response, last_change
 from app.core.errors import BadInputError
 from app.services.live import Topic
+from task_state.naming import MAX_NAME, NAME_PATTERN
 
 router = APIRouter(tags=["events"])
 
-_OptionalName = Annotated[str | None, Query(pattern=NAME_PATTERN)]
+_OptionalName = Annotated[str | None, Query(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 
 
 @router.get(
     "/events",
     summary="Follow changes of tasks as server-sent events",
     responses={200: {"content": {"text/event-stream": {}}}},
+    dependencies=[Depends(only("service", "user_id"))],
 )
 async def follow_events(
     request: Request,

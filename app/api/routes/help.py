@@ -1,12 +1,18 @@
 """The overview of the API, made from the routes themselves."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from app.api.dependencies import get_api
 from app.api.responses import json_response
 from app.api.security import TOKEN_HEADER
+
+# Needed for the routes of these tags.
+_AUTH: Final = {
+    "operator": f"{TOKEN_HEADER} header",
+    "webhooks": "the webhook's signature or token",
+}
 
 router = APIRouter(tags=["help"])
 
@@ -32,7 +38,7 @@ def _endpoints(app: FastAPI) -> list[dict[str, Any]]:
             "method": method.upper(),
             "path": path + _required_query(operation),
             "description": operation["summary"],
-            "auth": f"{TOKEN_HEADER} header" if "operator" in operation["tags"] else None,
+            "auth": next((_AUTH[tag] for tag in operation["tags"] if tag in _AUTH), None),
         }
         for path, operations in paths.items()
         for method, operation in operations.items()

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.dependencies import get_api, require_operator
+from app.api.findings import body_error
 from app.api.listing import TaskQuery, Time, options_of
 from app.api.parameters import read_object
 from app.api.responses import LinesResponse, json_response
-from app.api.schemas import TASK_ID_PATTERN
-from app.core.errors import BadInputError
 from task_state import TaskSearch
 from task_state.export import ExportForm
+from task_state.naming import MAX_TASK_ID, TASK_ID_PATTERN
 from task_state.retention import Seen
 
 router = APIRouter(prefix="/admin", tags=["operator"], dependencies=[Depends(require_operator)])
@@ -40,10 +40,11 @@ class SeenTask(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    task_id: str = Field(pattern=TASK_ID_PATTERN)
+    task_id: str = Field(pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID)
     revision: int = Field(ge=0, le=2**53)
     logs_total: int = Field(ge=0, le=2**53)
     output_bytes: int | None = Field(None, ge=0, le=2**53)
+    updated_at: Time = None
 
 
 class PruneRequest(BaseModel):
@@ -111,6 +112,4 @@ def _wanted(body: dict[str, object]) -> PruneRequest:
     try:
         return PruneRequest.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"{where}: {first['msg']}; send {_PRUNE_FORM}") from None
+        raise body_error(PruneRequest, error, _PRUNE_FORM) from None

@@ -8,7 +8,7 @@ from app.api.dependencies import get_api, require_operator
 from app.api.listing import NoQuery, options_of
 from app.api.parameters import read_reason
 from app.api.responses import json_response
-from app.api.schemas import ServiceAnswer, ServiceList, ServiceOrAll
+from app.api.schemas import REASON_BODY, ServiceAnswer, ServiceList, ServiceOrAll
 from app.services.service_modes import Change, ServiceView
 
 router = APIRouter(
@@ -16,20 +16,6 @@ router = APIRouter(
     tags=["operator"],
     dependencies=[Depends(require_operator), Depends(options_of(NoQuery))],
 )
-
-_REASON: dict[str, Any] = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {"reason": {"type": ["string", "null"], "maxLength": 500}},
-                }
-            }
-        }
-    }
-}
 
 
 @router.get(
@@ -56,7 +42,7 @@ async def get_service(service: ServiceOrAll, request: Request) -> Response:
     "/{service}/pause",
     summary="Pause a service: what runs goes on, nothing new starts",
     responses={200: {"model": ServiceAnswer}},
-    openapi_extra=_REASON,
+    openapi_extra=REASON_BODY,
 )
 async def pause_service(service: ServiceOrAll, request: Request) -> Response:
     """Submissions are accepted, and wait. `*` pauses all services."""
@@ -67,7 +53,7 @@ async def pause_service(service: ServiceOrAll, request: Request) -> Response:
     "/{service}/drain",
     summary="Drain a service: nothing new is accepted, what waits and runs is finished",
     responses={200: {"model": ServiceAnswer}},
-    openapi_extra=_REASON,
+    openapi_extra=REASON_BODY,
 )
 async def drain_service(service: ServiceOrAll, request: Request) -> Response:
     """Submissions answer 409 `service-draining`. `*` drains all services."""
@@ -78,7 +64,7 @@ async def drain_service(service: ServiceOrAll, request: Request) -> Response:
     "/{service}/resume",
     summary="Resume a service that was paused or drained",
     responses={200: {"model": ServiceAnswer}},
-    openapi_extra=_REASON,
+    openapi_extra=REASON_BODY,
 )
 async def resume_service(service: ServiceOrAll, request: Request) -> Response:
     """What waits starts within about a second. `*` ends what was said of `*`."""

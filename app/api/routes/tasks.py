@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from app.api.dependencies import get_api, own_scope, task_scope
-from app.api.listing import NoQuery, TaskQuery, TaskQueryParams, options_of
+from app.api.listing import NoQuery, TaskQuery, TaskQueryParams, only, options_of
 from app.api.parameters import read_idempotency_key, read_parameters, wants_strict
 from app.api.responses import counts_response, json_response, page_response, task_response
 from app.api.schemas import (
@@ -28,6 +28,8 @@ from app.api.streams import last_line, log_response
 from task_state import TaskStatus
 
 router = APIRouter(tags=["tasks"])
+
+_USER_ALONE = [Depends(only("user_id"))]
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -114,6 +116,7 @@ async def count_tasks(service: ServiceName, user_id: UserName, request: Request)
     "/services/{service}/tasks/{task_id}",
     summary="Fetch task status scoped to the user",
     responses={200: {"model": TaskAnswer}},
+    dependencies=_USER_ALONE,
 )
 async def get_task(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request
@@ -128,6 +131,7 @@ async def get_task(
     "/services/{service}/tasks/{task_id}/logs",
     summary="Read a task's log, or follow it as server-sent events",
     responses={200: {"model": LogLines, "content": {"text/event-stream": {}}}},
+    dependencies=[Depends(only("user_id", "offset", "limit", "follow"))],
 )
 async def get_logs(
     service: ServiceName,
@@ -158,6 +162,7 @@ async def get_logs(
     "/services/{service}/tasks/{task_id}/output",
     summary="Read all that a task's process has written",
     response_class=PlainTextResponse,
+    dependencies=_USER_ALONE,
 )
 async def get_output(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request
@@ -172,6 +177,7 @@ async def get_output(
     "/services/{service}/tasks/{task_id}/cancel",
     summary="Request task cancellation",
     responses={200: {"model": TaskAccepted}, 202: {"model": TaskAccepted}},
+    dependencies=_USER_ALONE,
 )
 async def cancel_task(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request
@@ -186,6 +192,7 @@ async def cancel_task(
     status_code=202,
     summary="Submit a task that has ended again, as a new task",
     responses={202: {"model": TaskRetried}},
+    dependencies=_USER_ALONE,
 )
 async def retry_task(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request
@@ -205,6 +212,7 @@ async def retry_task(
     "/services/{service}/tasks/{task_id}",
     summary="Delete task metadata and logs (user-scoped)",
     responses={200: {"model": TaskDeleted}, 202: {"model": TaskDeleted}},
+    dependencies=_USER_ALONE,
 )
 async def delete_task(
     service: ServiceName, task_id: TaskIdPath, user_id: UserQuery, request: Request

@@ -309,6 +309,10 @@ class BrokerPort(_Closing):
         """Dead letters, oldest first, those behind the one of id `after`."""
 
     @abstractmethod
+    async def dead_count(self) -> int:
+        """How many dead letters there are now."""
+
+    @abstractmethod
     async def replay(self, letter_ids: Iterable[str]) -> int:
         """Deliver these again to the subscription or group that they died in, their deliveries
         counted anew. Letters whose queue is gone stay. Returns how many it were."""

@@ -57,6 +57,21 @@ class RedisPublisher(PublisherPort):
         if errors := [outcome for outcome in outcomes if outcome is not None]:
             raise errors[0]
 
+    async def publish_once(self, topic: str, event: EventBase, *, seconds: float) -> bool:
+        """Publish the event, unless one of its id was published by this method within `seconds`:
+        False then. One step: of any number of callers at once, anywhere, one publishes it. A call
+        that failed may be repeated."""
+        self._check_open()
+        event = event.on(topic)
+        sent = asyncio.get_running_loop().create_future()
+        letter = _Letter(topic, event.type_name, encode_event(event), sent)
+        results, queues = await self._store([letter], event.event_id, int(seconds * 1000))
+        if not results:
+            return False
+        _tell([letter], results, queues)
+        await sent
+        return True
+
     async def close(self) -> None:
         """Send what is under way, and refuse what comes."""
         self._closed = True
@@ -64,13 +79,16 @@ class RedisPublisher(PublisherPort):
             await asyncio.wait({self._sending})
 
     def _post(self, event: EventBase, payload: bytes) -> asyncio.Future[None]:
-        if self._closed or self._link.closed:
-            raise ClosedError("the publisher or its broker was closed: open another one")
+        self._check_open()
         sent = asyncio.get_running_loop().create_future()
         self._waiting.append(_Letter(event.topic, event.type_name, payload, sent))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send(), name="events.publish")
         return sent
+
+    def _check_open(self) -> None:
+        if self._closed or self._link.closed:
+            raise ClosedError("the publisher or its broker was closed: open another one")
 
     async def _send(self) -> None:
         while self._waiting:
@@ -94,13 +112,18 @@ class RedisPublisher(PublisherPort):
             size += len(letter.payload)
             yield letter
 
-    async def _store(self, batch: list[_Letter]) -> tuple[list[int], list[str]]:
-        """What became of each, and the names of the queues that the numbers mean."""
+    async def _store(
+        self, batch: list[_Letter], once: str = "", life_ms: int = 0
+    ) -> tuple[list[int], list[str]]:
+        """What became of each, and the names of the queues that the numbers mean. With an id as
+        `once` nothing became of any when that was done before."""
         for _ in range(MOST_RELOADS):
             if not self._routes.version:
                 await self._routes.reload()
             targets, arguments = self._addressed(batch)
-            reply = await self._link.run("publish", self._routes.version, *arguments)
+            reply = await self._link.run("publish", self._routes.version, once, life_ms, *arguments)
+            if reply[0] == b"BEFORE":
+                return [], []
             if reply[0] == b"DONE":
                 self._report_drops(reply[2])
                 return reply[1], targets

@@ -70,6 +70,9 @@ class InMemoryBroker(BrokerPort):
         later = (letter for letter, *_ in self._letters.values() if letter.letter_id > after)
         return list(islice(later, limit))
 
+    async def dead_count(self) -> int:
+        return len(self._letters)
+
     async def replay(self, letter_ids: Iterable[str]) -> int:
         replayed = 0
         for letter_id in letter_ids:

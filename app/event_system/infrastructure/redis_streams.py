@@ -90,6 +90,9 @@ class RedisBroker(BrokerPort):
         command = ("XRANGE", self._link.dead_key, start, "+", "COUNT", limit)
         return [_letter(key.decode(), fields) for key, fields in await self._link.call(*command)]
 
+    async def dead_count(self) -> int:
+        return int(await self._link.call("XLEN", self._link.dead_key))
+
     async def replay(self, letter_ids: Iterable[str]) -> int:
         return int(await self._link.run("replay", *letter_ids))
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import ceil, floor
 from typing import Final, Literal, get_args
 
+from app.scheduler.domain._cron_count import count
 from app.scheduler.domain._cron_days import check_possible
 from app.scheduler.domain._cron_fields import Fields, parse_fields
 from app.scheduler.domain._cron_search import Memo, next_local, previous_local
@@ -106,6 +107,13 @@ class CronExpression:
                 return segment.start
             near = at - segment.start < _FAR
             at = segment.start - 1 if near else min(segment.start - 1, found + _FAR)
+
+    def count(self, after: float, upto: float, zone: tzinfo) -> int:
+        """How many instants there are after `after` up to `upto` (epoch seconds); quick also where
+        there are millions. Raises CronError beyond the year 9998."""
+        return count(
+            self._fields, lambda at: self.next_epoch(at, zone), zone, floor(after), floor(upto)
+        )
 
     def _search(self, at: int, zone: tzinfo) -> int:
         """The first instant from `at` on."""

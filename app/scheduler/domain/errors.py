@@ -35,3 +35,12 @@ class TriggerNotRunningError(TriggerError):
 class EventFactoryError(TriggerError):
     """An event factory raised, took too long or made something else than an event. The cause is
     `__cause__`."""
+
+
+class TemplateError(SchedulerError, ValueError):
+    """A text of a schedule's parameters holds something else than a template; says where."""
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+        self.problem = problem

@@ -1,5 +1,6 @@
 """The triggers and their scheduler, on any broker of `app.event_system`."""
 
+from app.scheduler.infrastructure._timetable import Timetable
 from app.scheduler.infrastructure.api_trigger import APITrigger
 from app.scheduler.infrastructure.cron_trigger import CronTrigger
 from app.scheduler.infrastructure.event_trigger import EventTrigger
@@ -17,6 +18,7 @@ __all__ = [
     "CronTrigger",
     "EventTrigger",
     "Scheduler",
+    "Timetable",
     "TriggerFactory",
     "TriggerType",
     "create_api_trigger",

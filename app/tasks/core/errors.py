@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-_LONGEST_DELAY_SECONDS: Final = 366 * 86_400
+MAX_DELAY_SECONDS: Final = 366 * 86_400
 
 
 class TasksError(Exception):
@@ -40,10 +40,10 @@ class RetryLater(TasksError):
     """
 
     def __init__(self, message: str, delay_seconds: float | None = None, data: Any = None) -> None:
-        if delay_seconds is not None and not 0 <= delay_seconds <= _LONGEST_DELAY_SECONDS:
+        if delay_seconds is not None and not 0 <= delay_seconds <= MAX_DELAY_SECONDS:
             raise TasksError(
                 f"RetryLater: delay_seconds={delay_seconds!r} is no delay; give 0 to "
-                f"{_LONGEST_DELAY_SECONDS} seconds, or leave it out"
+                f"{MAX_DELAY_SECONDS} seconds, or leave it out"
             )
         super().__init__(message)
         self.delay_seconds = delay_seconds

@@ -1,7 +1,5 @@
 """Options of task definitions: how a definition's tasks are run, and what is no way to run them."""
 
-import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
@@ -10,6 +8,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from app.tasks.core.errors import DefinitionError
+from task_state.naming import meant
 
 MAX_PRIORITY: Final = 100
 # What the store and timers carry without rounding; nobody means more.
@@ -28,7 +27,7 @@ class TaskOptions:
     the worker's own event loop, which cannot be and must never block. None chooses "inline" for an
     async handler and "process" for a sync one.
     `payload`: the type that validates the parameters: a pydantic model, or whatever else pydantic
-    reads from an object. `result`: the type of what the handler returns, of any kind that pydantic
+    reads from a JSON object. `result`: the type of what the handler returns, any that pydantic
     knows; a result that does not fit ends the task FAILED.
     `retry`, `retry_delay_seconds`, `retry_max_delay_seconds`, `jitter`: the n-th retry waits the
     delay, doubled each time when `retry` is "exponential", never over the maximum, less a part by
@@ -87,21 +86,44 @@ def _adapter(name: str, wanted: Any) -> TypeAdapter[Any] | None:
         return None
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(wanted)
-        adapter.json_schema(mode="validation" if name == "payload" else "serialization")
+        schema = adapter.json_schema(mode="validation" if name == "payload" else "serialization")
     except (PydanticUserError, TypeError, NameError) as error:
         raise DefinitionError(
             f"the option {name}={wanted!r:.100} is no type that pydantic can check: "
             f"{str(error).splitlines()[0]}. Use a pydantic model, or a type made of str, int, "
             "list, dict and the like, and define it above the task"
         ) from error
+    if name == "payload" and not _converts(adapter) and not _takes_object(schema, schema):
+        raise DefinitionError(
+            f"the option payload={wanted!r:.100} never fits: a task's parameters are a JSON "
+            "object, and it takes none. Use a pydantic model, a dataclass, a TypedDict or a dict "
+            "type whose fields are the parameters"
+        )
     return adapter
+
+
+def _converts(adapter: TypeAdapter[Any]) -> bool:
+    """Whether a function of the user's comes first, which may make anything of an object."""
+    kind = str(adapter.core_schema["type"])
+    return kind.startswith("function-") and kind != "function-after"
+
+
+def _takes_object(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether some JSON object may fit this part of the JSON schema `whole`."""
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        return _takes_object(whole["$defs"][name], whole)
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return any(_takes_object(each, whole) for each in schema[choice])
+    kind: object = schema.get("type")
+    return kind == "object" or (kind is None and not {"const", "enum"} & set(schema))
 
 
 def unknown_option(what: str, name: str, known: list[str]) -> str:
     """The message for an option that there is not, with the one that may have been meant."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace("-", "_")
-    near = difflib.get_close_matches(snake, known, n=1, cutoff=0.6)
-    hint = f": did you mean {near[0]}?" if near else ""
+    near = meant(name, known)
+    hint = f": did you mean {near}?" if near else ""
     return f"there is no {what} {name!r:.100}{hint} (known are {', '.join(known)})"
 
 

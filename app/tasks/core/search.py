@@ -55,7 +55,8 @@ async def search_tasks(
 ) -> TaskList:
     """The tasks that fit, newest first and 50 a page unless `options` says otherwise.
 
-    A task's `payload` is its parameters as they were sent. Raises SearchOptionError, and
+    A task's `payload` is its parameters as they were sent; a value of more than 4 KiB is left out,
+    and named in `omitted`: `get_task_by_id` has it. Raises SearchOptionError, and
     task_state's StoreUnavailableError and ConfigurationError (DMS_REDIS_WRITE_URL says where the
     store is, unless `bind` gave one).
     """
@@ -110,7 +111,16 @@ def _task(record: TaskRecord) -> Task[Any, Any]:
         started_at=record.started_at,
         completed_at=record.completed_at,
         description=record.description or fallback,
+        omitted=[_NAMES[name] for name in record.omitted if name in _NAMES],
     )
+
+
+_NAMES: Final = {
+    "parameters": "payload",
+    "result.data": "result",
+    "result.error": "error",
+    "description": "description",
+}
 
 
 @dataclass(frozen=True, slots=True)

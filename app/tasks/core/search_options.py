@@ -1,6 +1,5 @@
 """Options of a search for tasks, and what is no way to search: checked before anything is asked."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -9,6 +8,7 @@ from typing import Any, Final, Literal, cast
 from app.tasks.core.errors import TasksError
 from app.tasks.core.options import unknown_option
 from task_state import MAX_OFFSET, MAX_PAGE, MAX_TEXT, TaskSearch, TaskStatus
+from task_state.naming import NAME_WORDS, TASK_ID_WORDS, is_name, is_task_id
 from task_state.timezone import to_microseconds
 
 
@@ -40,7 +40,7 @@ class TaskSearchOptions:
     `created_at_range`, `updated_at_range`: a DateRange, a (start, end) pair, or a mapping of both.
     `limit`: tasks on a page, 1 to 200; `offset`: tasks to skip, or `cursor`: where the page before
     ended (its `next_cursor`), which costs the same at any depth.
-    `sort_by`: created_at, updated_at or id; `sort_order`: asc or desc.
+    `sort_by`: created_at, updated_at or id; `sort_order`: asc or desc; in any case.
     """
 
     id: str | None = None
@@ -95,8 +95,8 @@ class TaskSearchOptions:
             limit=self.limit,
             offset=self.offset,
             cursor=self.cursor,
-            sort=_SORTS[self.sort_by],
-            order=self.sort_order,
+            sort=_SORTS[_folded(self.sort_by)],
+            order="asc" if self.sort_order.lower() == "asc" else "desc",
         )
 
     def _service(self) -> str | None:
@@ -153,16 +153,19 @@ def _as_range(name: str, value: object) -> DateRange:
 
 _STATUS_HELP: Final = f"use one or several of {', '.join(TaskStatus)}, or leave it out"
 _RANGE_HELP: Final = "give DateRange(start, end), where None leaves a side open"
-_NAME: Final = r"[A-Za-z0-9._@-]{1,64}"
 
 
-def _matches(pattern: str) -> Callable[[Any], bool]:
-    whole = re.compile(pattern)
-    return lambda value: value is None or (isinstance(value, str) and bool(whole.fullmatch(value)))
+def _if_given(holds: Callable[[str], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or (isinstance(value, str) and holds(value))
 
 
 def _whole(low: int, high: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and low <= value <= high
+
+
+def _folded(name: str) -> str:
+    """`created_at`, `createdAt` and `CREATED_AT` are one name."""
+    return name.replace("_", "").lower()
 
 
 def _is_text(value: Any) -> bool:
@@ -174,18 +177,16 @@ def _is_text(value: Any) -> bool:
     return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
 
 
-_NAMED: Final = (_matches(_NAME), "a name: 1 to 64 of letters, digits and . _ @ - (None: any)")
+_NAMED: Final = (_if_given(is_name), f"a name: {NAME_WORDS} (None: any)")
 _SORTS: Final[Mapping[str, Literal["created_at", "updated_at", "id"]]] = {
-    "created_at": "created_at",
-    "updated_at": "updated_at",
+    "createdat": "created_at",
+    "updatedat": "updated_at",
     "id": "id",
-    "createdAt": "created_at",
-    "updatedAt": "updated_at",
 }
 _RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "id": (
-        _matches(r"[A-Za-z0-9._-]{1,128}"),
-        "a task's id: 1 to 128 of letters, digits and . _ - (None: any)",
+        _if_given(is_task_id),
+        f"a task's id: {TASK_ID_WORDS} (None: any)",
     ),
     "type": _NAMED,
     "service": _NAMED,
@@ -193,13 +194,16 @@ _RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "text": (_is_text, f"a text of 1 to {MAX_TEXT} characters, not blank, without NUL (None: any)"),
     "limit": (_whole(1, MAX_PAGE), f"a whole number, 1 to {MAX_PAGE}: ask page by page"),
     "offset": (_whole(0, MAX_OFFSET), f"a whole number, 0 to {MAX_OFFSET}: go deeper by cursor"),
-    "cursor": (_matches(r".{1,512}"), "the next_cursor of a page (None: the first page)"),
+    "cursor": (
+        _if_given(lambda text: 0 < len(text) <= 512),
+        "the next_cursor of a page (None: the first page)",
+    ),
     "sort_by": (
-        lambda value: isinstance(value, str) and value in _SORTS,
+        lambda value: isinstance(value, str) and _folded(value) in _SORTS,
         '"created_at", "updated_at" or "id"',
     ),
     "sort_order": (
-        lambda value: isinstance(value, str) and value in {"asc", "desc"},
+        lambda value: isinstance(value, str) and value.lower() in {"asc", "desc"},
         '"asc" or "desc"',
     ),
 }

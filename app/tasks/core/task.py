@@ -1,8 +1,8 @@
 """Task definitions: what runs under which id. Not the runner (dms_scheduler), not the records."""
 
 import inspect
-import re
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, overload
@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from app.tasks.core.errors import DefinitionError
 from app.tasks.core.options import TaskOptions
 from task_state import TaskStatus
+from task_state.naming import NAME_WORDS, is_name
 
 __all__ = [
     "Task",
@@ -27,9 +28,6 @@ __all__ = [
 Payload = TypeVar("Payload", default=Any)
 Result = TypeVar("Result", default=Any)
 
-_ID = re.compile(r"[A-Za-z0-9._@-]{1,64}")
-_STEPS = (".", "..")
-
 
 @dataclass(slots=True, kw_only=True)
 class Task(Generic[Payload, Result]):
@@ -37,7 +35,8 @@ class Task(Generic[Payload, Result]):
 
     `type` is the definition's id (the `service` of the URL). `payload` is the validated model when
     the definition has one, else the plain parameters. `attempts` counts this attempt already;
-    `epoch` also counts those that were given back, so it names an attempt uniquely.
+    `epoch` also counts those that were given back, so it names an attempt uniquely. Where a search
+    left long values out, `omitted` names them: payload, result, error, description.
     """
 
     id: str
@@ -55,6 +54,7 @@ class Task(Generic[Payload, Result]):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     description: str | None = None
+    omitted: Sequence[str] = ()
 
 
 TaskHandler = Callable[
@@ -99,6 +99,7 @@ class TaskDefinition(Generic[Payload, Result]):
 
 
 _registry: dict[str, TaskDefinition[Any, Any]] = {}
+_origins: dict[str, object] = {}
 
 _Handler = TypeVar("_Handler", bound=Callable[[Task[Any, Any]], Any])
 _Options = TaskOptions | Mapping[str, Any] | None
@@ -149,10 +150,9 @@ def _valid_id(id: object) -> str:  # noqa: A002
             f"define_task needs an id before {_name(id)}: as a decorator it is "
             '@define_task("its-id"), else define_task("its-id", handler)'
         )
-    if not isinstance(id, str) or not _ID.fullmatch(id) or id in _STEPS:
+    if not isinstance(id, str) or not is_name(id):
         raise DefinitionError(
-            f"{id!r:.100} cannot be a definition's id: use 1 to 64 of letters, digits and . _ @ -, "
-            "but not . or .. alone, which every URL drops"
+            f"{id!r:.100} cannot be a definition's id: {NAME_WORDS}; every URL drops such dots"
         )
     return id
 
@@ -162,6 +162,11 @@ def _valid_handler(id: str, handler: Any) -> Callable[..., Any]:  # noqa: A002
         raise DefinitionError(
             f"the handler of {id!r} is {handler!r:.100}, which cannot be called: give a function "
             "of the task (options come after it, or by their name: options=...)"
+        )
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise DefinitionError(
+            f"the handler {_name(handler)} of {id!r} is a generator: calling it would run nothing. "
+            "Return the result instead of yielding it"
         )
     try:
         inspect.signature(handler).bind(None)
@@ -183,15 +188,37 @@ def _chosen(options: _Options) -> TaskOptions:
 
 
 def _register(definition: TaskDefinition[Any, Any]) -> TaskDefinition[Any, Any]:
-    """Modules may be imported twice under one name (reload), never two handlers under one id."""
-    known = _registry.get(definition.id)
-    if known is not None and _name(known.handler) != _name(definition.handler):
-        raise DefinitionError(
-            f"the id {definition.id!r} is taken by {_name(known.handler)}, so "
-            f"{_name(definition.handler)} needs another one"
-        )
-    _registry[definition.id] = definition
+    """An id belongs to one handler: the identical object, or the function that took its place when
+    its module was imported again."""
+    id_, handler = definition.id, definition.handler
+    known, origin = _registry.get(id_), _origin(handler)
+    if known is not None and known.handler is not handler:
+        reloaded = origin is not None and origin is not _origins.get(id_)
+        if not (reloaded and _replaces(handler, known.handler)):
+            raise _taken(id_, known.handler, handler)
+    _registry[id_] = definition
+    _origins[id_] = origin
     return definition
+
+
+def _origin(handler: Callable[..., Any]) -> object:
+    """The spec of the import that made it, another one each time a module is imported; None where
+    there is none, as in a script."""
+    return getattr(sys.modules.get(handler.__module__), "__spec__", None)
+
+
+def _replaces(new: Callable[..., Any], known: Callable[..., Any]) -> bool:
+    """Whether it has the place in its module that the other one had. Lambdas and functions made by
+    functions have none of their own."""
+    name = _name(new)
+    return name == _name(known) and "<" not in name
+
+
+def _taken(id: str, known: Callable[..., Any], new: Callable[..., Any]) -> DefinitionError:  # noqa: A002
+    name, other = _name(known), _name(new)
+    if name == other:
+        other = "another handler of that name"
+    return DefinitionError(f"the id {id!r} is taken by {name}, so {other} needs another one")
 
 
 def _name(handler: Callable[..., Any]) -> str:

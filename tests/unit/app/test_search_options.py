@@ -119,6 +119,12 @@ def test_an_option_that_makes_no_sense_is_named(options: dict[str, Any], named: 
     assert isinstance(refused.value, TasksError)
 
 
+@pytest.mark.parametrize("name", ["created_at", "createdAt", "CREATED_AT", "CreatedAt"])
+@pytest.mark.parametrize("order", ["asc", "ASC", "Asc"])
+def test_what_orders_a_search_is_read_in_any_case(name: Any, order: Any) -> None:
+    assert TaskSearchOptions(sort_by=name, sort_order=order).search() == TaskSearch(order="asc")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [("sortBy", "sort_by"), ("createdAtRange", "created_at_range"), ("ids", "id")],

@@ -1,12 +1,18 @@
 """Definitions: what registers, what is refused, and what running code can ask."""
 
 import asyncio
-from collections.abc import Callable
+import importlib
+import sys
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, assert_type, cast
+from uuid import uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, JsonValue, RootModel
+from typing_extensions import TypedDict
 
 import task_state
 from app import tasks
@@ -39,6 +45,32 @@ def handler(task: Task[dict[str, Any]]) -> None:
 
 
 class Numbers(BaseModel):
+    first: int
+
+
+class Tree(BaseModel):
+    """Refers to itself, so its schema is a reference."""
+
+    first: int
+    next: "Tree | None" = None
+
+
+class Pair(NamedTuple):
+    """A list, in JSON."""
+
+    first: int
+
+
+class Options(TypedDict):
+    """An object, in JSON."""
+
+    first: int
+
+
+@dataclass
+class Point:
+    """An object, in JSON."""
+
     first: int
 
 
@@ -162,6 +194,12 @@ BAD_OPTIONS: list[tuple[str, Any, str]] = [
     ("isolation", ["inline"], '"inline" or "process"'),
     ("payload", 5, "no type that pydantic can check"),
     ("payload", Callable[[int], int], "no type that pydantic can check"),
+    ("payload", int, "Use a pydantic model, a dataclass, a TypedDict or a dict type"),
+    ("payload", str | None, "a task's parameters are a JSON object, and it takes none"),
+    ("payload", list[Numbers], "never fits"),
+    ("payload", Pair, "never fits"),
+    ("payload", Literal["a", "b"], "never fits"),
+    ("payload", RootModel[list[int]], "never fits"),
     ("result", "NoSuchType", "define it above the task"),
     ("result", complex(1), "Use a pydantic model"),
     ("retry", "never", '"fixed" or "exponential"'),
@@ -233,6 +271,30 @@ def test_all_good_options_are_kept() -> None:
     assert options == TaskOptions(**given)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Numbers,
+        Tree,
+        Point,
+        Options,
+        Numbers | int,
+        Numbers | None,
+        dict[str, int],
+        Mapping[str, Any],
+        Any,
+        JsonValue,
+        RootModel[dict[str, int]],
+        pytest.param(Annotated[int, BeforeValidator(lambda given: given["first"])], id="before"),
+        pytest.param(Annotated[Numbers, AfterValidator(lambda made: made)], id="after"),
+    ],
+)
+def test_types_that_an_object_can_fit(payload: Any) -> None:
+    adapter = TaskOptions(payload=payload).payload_adapter
+    assert adapter is not None
+    adapter.validate_python({"first": 1})
+
+
 def test_the_types_of_payload_and_result_are_known_to_a_type_checker() -> None:
     """Checked by basedpyright; at run time only that all of them register."""
 
@@ -262,6 +324,89 @@ def test_two_lambdas_are_two_handlers() -> None:
     define_task("t", lambda task: task.id)
     with pytest.raises(DefinitionError, match="is taken by"):
         define_task("t", lambda task: task.type)
+
+
+def closure(number: int) -> Callable[[Task[Any]], int]:
+    """Makes handlers that share a name."""
+    return lambda task: number + len(task.id)
+
+
+def test_two_handlers_of_one_name_are_two() -> None:
+    first = closure(1)
+    define_task("t", first)
+    define_task("t", first, {"max_attempts": 1})  # the same object: its options are replaced
+    with pytest.raises(DefinitionError, match="so another handler of that name needs another one"):
+        define_task("t", closure(2))
+    made = get_definition("t")
+    assert made is not None
+    assert (made.handler, made.max_attempts) == (first, 1)
+
+
+MODULE = """
+from app.tasks import Task, define_task
+
+@define_task("reloaded")
+def work(task: Task) -> str:
+    return "version 1"
+"""
+TWICE = (
+    MODULE
+    + """
+@define_task("reloaded")
+def work(task: Task) -> str:
+    return "it hides the first"
+"""
+)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A module of tasks on disk, and the name to import it by."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # else an edit in one second is missed
+    path = tmp_path / f"tasks_{uuid4().hex}.py"
+    path.write_text(MODULE)
+    yield path
+    sys.modules.pop(path.stem, None)
+
+
+@pytest.mark.parametrize("how", ["reload", "import again"])
+def test_a_module_that_is_imported_again_replaces_its_handlers(module: Path, how: str) -> None:
+    loaded = importlib.import_module(module.stem)
+    module.write_text("# moved down a line\n" + MODULE.replace("version 1", "version 2"))
+    if how == "reload":
+        importlib.reload(loaded)
+    else:
+        del sys.modules[module.stem]
+        importlib.invalidate_caches()
+        loaded = importlib.import_module(module.stem)
+    made = get_definition("reloaded")
+    assert made is not None
+    assert made.handler is loaded.work
+    assert made.handler(cast("Any", None)) == "version 2"
+
+
+def test_a_function_that_hides_another_of_its_module_needs_an_id_of_its_own(module: Path) -> None:
+    module.write_text(TWICE)
+    with pytest.raises(DefinitionError, match="another handler of that name"):
+        importlib.import_module(module.stem)
+
+
+def generator(task: Task[Any]) -> Any:
+    """Calling it runs nothing."""
+    yield task.id
+
+
+async def async_generator(task: Task[Any]) -> Any:
+    """Calling it runs nothing."""
+    yield task.id
+
+
+@pytest.mark.parametrize("bad", [generator, async_generator])
+def test_a_generator_is_no_handler(bad: Any) -> None:
+    with pytest.raises(DefinitionError, match="is a generator: calling it would run nothing"):
+        define_task("t", bad)
+    assert definitions() == {}
 
 
 def test_definitions_are_listed_by_id() -> None:

@@ -2,7 +2,8 @@
 -- ARGV[1] is the prefix of all keys, which share one hash tag. Keys (the queue's id is Q):
 -- routes HASH Q -> JSON {pattern, group}; version STRING; mortal ZSET Q -> ms at which a subscription of
 -- no group ends unless it is renewed; queue:Q STREAM with one consumer group; members:Q ZSET consumer
--- -> ms until which it is believed alive; counts:Q HASH dropped, dead; dead STREAM of dead letters.
+-- -> ms until which it is believed alive; counts:Q HASH dropped, dead; dead STREAM of dead letters;
+-- once:I STRING, there as long as what was published once under the id I is not published again.
 
 local P = ARGV[1]
 

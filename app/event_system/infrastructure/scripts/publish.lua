@@ -1,16 +1,18 @@
--- Publish events. ARGV: 2 the version of the routes that the publisher knows; 3 how many queues follow,
--- for each its id, limit and policy; how many kinds of events follow, for each its type, how many queues
--- get it, and their numbers; then for each event the number of its kind, and its JSON. Returns {'STALE'}
--- when the routes have changed, and nothing is stored; else what became of each event: 0 stored, or the
--- number of the queue that is full and refuses. Then the ids of queues that dropped something, each with
--- how much that makes.
+-- Publish events. ARGV: 2 the version of the routes that the publisher knows; 3 an id under which this is
+-- done once within 4 ms, or '' for as often as it is called; 5 how many queues follow, for each its id,
+-- limit and policy; how many kinds of events follow, for each its type, how many queues get it, and their
+-- numbers; then for each event the number of its kind, and its JSON. Returns {'STALE'} when the routes
+-- have changed, {'BEFORE'} when it was done under that id, and nothing is stored; else what became of each
+-- event: 0 stored, or the number of the queue that is full and refuses. Then the ids of queues that
+-- dropped something, each with how much that makes.
 local ended = call('ZRANGEBYSCORE', P .. 'mortal', '-inf', MS, 'LIMIT', 0, 1)
 if ended[1] then drop_ended() end
 if (call('GET', P .. 'version') or '0') ~= ARGV[2] then return {'STALE'} end
+if ARGV[3] ~= '' and call('EXISTS', P .. 'once:' .. ARGV[3]) == 1 then return {'BEFORE'} end
 
 local keys, ids, limits, policies, room, lost = {}, {}, {}, {}, {}, {}
-local queues = tonumber(ARGV[3])
-local at = 4
+local queues = tonumber(ARGV[5])
+local at = 6
 for q = 1, queues do
   ids[q], limits[q], policies[q] = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2]
   keys[q] = queue_key(ids[q])
@@ -47,13 +49,15 @@ local function store(kind, json)
   end
 end
 
-local results = {}
+local results, stored = {}, true
 for i = at, #ARGV, 2 do
   local kind = tonumber(ARGV[i])
   local refused = refusing(kind)
   if refused == 0 then store(kind, ARGV[i + 1]) end
+  stored = stored and refused == 0
   results[#results + 1] = refused
 end
+if ARGV[3] ~= '' and stored then call('SET', P .. 'once:' .. ARGV[3], '', 'PX', ARGV[4]) end
 
 local drops = {}
 for q = 1, queues do

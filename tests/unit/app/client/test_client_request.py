@@ -143,6 +143,9 @@ def test_a_search_is_asked_for_by_the_names_of_the_api() -> None:
 def test_an_option_that_a_search_does_not_have() -> None:
     with pytest.raises(UsageError, match="colour"):
         calls.search(colour="red")
+    with pytest.raises(UsageError) as caught:
+        calls.search(createdAfter="2026-01-01")
+    assert "did you mean created_after?" in str(caught.value)
 
 
 def test_a_users_changes_need_the_service() -> None:

@@ -1,0 +1,113 @@
+"""Schedules as they are shown: with the next fires, the expression in words, and previews."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, cast
+
+from pydantic import ValidationError
+
+from app.core.errors import FieldProblem, InvalidScheduleError
+from app.services.schedules_plan import SchedulePlan
+from task_state.schedules import Fire, ScheduleRecord, ScheduleSpec
+
+NEXT_FIRES: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleView:
+    """A schedule, when it fires next (jitter included, none while paused), and its expression in
+    English words. `problem`: why what is stored cannot be understood, where that is so."""
+
+    record: ScheduleRecord
+    next_fires: list[datetime]
+    words: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewedFire:
+    """A slot to come, when it would fire, and the parameters of its task."""
+
+    slot: datetime
+    due: datetime
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a spec means, without anything being stored."""
+
+    spec: ScheduleSpec
+    words: str
+    fires: list[PreviewedFire]
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What became of the slots of a range, oldest first; with `dry_run`, what would."""
+
+    dry_run: bool
+    fires: list[Fire]
+
+
+def read_spec(values: Mapping[str, Any], default_timezone: str) -> ScheduleSpec:
+    """A spec out of what a person wrote (JSON, a settings file). Raises InvalidScheduleError, which
+    names each field that is missing, unknown or wrong."""
+    timezone = values.get("timezone")
+    try:
+        return ScheduleSpec.model_validate(
+            {**values, "timezone": default_timezone if timezone is None else timezone}
+        )
+    except ValidationError as error:
+        raise InvalidScheduleError(_problems(error)) from None
+
+
+def view_of(record: ScheduleRecord, now: float) -> ScheduleView:
+    """How a schedule is shown at `now` (seconds since 1970)."""
+    try:
+        plan = SchedulePlan.of(record.schedule_id, record.spec)
+    except InvalidScheduleError as error:
+        return ScheduleView(record=record, next_fires=[], words="", problem=str(error))
+    slots: list[int] = []
+    if not record.paused:
+        slots = plan.following(max(record.cursor, now), NEXT_FIRES)
+    fires = [datetime.fromtimestamp(plan.due(slot), plan.zone) for slot in slots]
+    return ScheduleView(record=record, next_fires=fires, words=plan.expression.describe())
+
+
+def preview_of(plan: SchedulePlan, spec: ScheduleSpec, after: float, count: int) -> Preview:
+    """The next `count` fires after a time."""
+    fires = [
+        PreviewedFire(
+            datetime.fromtimestamp(slot, plan.zone),
+            datetime.fromtimestamp(plan.due(slot), plan.zone),
+            plan.parameters(slot),
+        )
+        for slot in plan.following(after, count)
+    ]
+    return Preview(spec, plan.expression.describe(), fires)
+
+
+def _problems(error: ValidationError) -> list[FieldProblem]:
+    return [
+        FieldProblem(_field(problem["loc"]), _words(problem["type"], problem["msg"]))
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    # What stands for the whole is what the model itself checks: that it starts before it ends.
+    return ".".join(str(part) for part in location) or "end_at"
+
+
+def _words(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "it is missing"
+        case "extra_forbidden":
+            known = ", ".join(cast("Mapping[str, object]", ScheduleSpec.model_fields))
+            return f"there is no such field; known are {known}"
+        case _:
+            text = message.removeprefix("Value error, ")
+            return text[:1].lower() + text[1:]

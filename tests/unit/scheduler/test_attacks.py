@@ -1,0 +1,137 @@
+"""Handlers that do what they must not, each in a real child process: the worker's side hears an
+outcome or a clear end, never nonsense, and never waits for ever."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dms_scheduler.children import Child, ChildDied, ChildSettings
+from dms_scheduler.handler import Outcome
+from dms_scheduler.journal import MOST_LINE_CHARACTERS
+from dms_scheduler.shown import MAX_PROGRESS_BYTES
+from tests.unit.scheduler.test_children import LATER, Words, view
+
+SETTINGS = ChildSettings(modules=("tests.support.attacks",))
+
+
+@pytest.fixture
+async def child() -> AsyncGenerator[Child]:
+    started = await Child.start(SETTINGS)
+    yield started
+    await started.kill()
+
+
+async def run(child: Child, service: str, words: Words | None = None, **given: Any) -> Outcome:
+    """Run one job to its end, within a minute."""
+    async with asyncio.timeout(60):
+        return await child.run(view(service, given), LATER, words or Words())
+
+
+@pytest.mark.parametrize("then", ["return", "open"])
+async def test_a_handler_that_closes_the_channel_is_told_so(
+    child: Child, tmp_path: Path, then: str
+) -> None:
+    with pytest.raises(ChildDied, match="the handler closed its process's channel"):
+        await run(child, "a.close-all", folder=str(tmp_path), then=then)
+    assert all(each.read_bytes() == b"" for each in tmp_path.glob("mine.*")), "no word in its files"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "text",
+        "zeros",
+        "no kind",
+        "unknown kind",
+        "no message",
+        "a log of numbers",
+        "progress of numbers",
+        "an end of nothing",
+        "an end of numbers",
+        "an end of fields",
+        "a wrong end",
+        "a list",
+    ],
+)
+async def test_nonsense_in_the_channel_ends_the_attempt(child: Child, what: str) -> None:
+    """At once, although the handler itself would go on for an hour."""
+    with pytest.raises(ChildDied, match="the child's words make no sense"):
+        await run(child, "a.nonsense", what=what, seconds=3600)
+    assert not child.usable
+
+
+@pytest.mark.parametrize("what", ["short", "long"])
+async def test_a_few_bytes_in_the_channel_are_noticed_with_the_next_word(
+    child: Child, what: str
+) -> None:
+    with pytest.raises(ChildDied, match="written to by somebody else"):
+        await run(child, "a.nonsense", what=what)
+
+
+async def test_forks_of_a_handler_may_log(child: Child) -> None:
+    words = Words()
+    outcome = await run(child, "a.fork-and-speak", words)
+    assert (outcome.kind, outcome.data) == ("success", "spoken")
+    expected = [f"fork {fork} line {line}" for fork in range(4) for line in range(50)]
+    assert sorted(words.lines) == sorted(expected)
+
+
+async def test_progress_that_is_too_large_is_left_out_with_one_line(child: Child) -> None:
+    words = Words()
+    outcome = await run(child, "a.show-much", words, characters=MAX_PROGRESS_BYTES // 3)
+    assert (outcome.kind, outcome.data) == ("success", "done")
+    assert [line[:38] for line in words.lines] == [
+        "Progress of 16395 bytes of JSON is not",
+        "shown",
+    ]
+    assert words.values == [{"phase": "before", "advanced": True}], "it has advanced all the same"
+
+
+async def test_progress_that_just_fits_is_shown(child: Child) -> None:
+    words = Words()
+    await run(child, "a.show-much", words, characters=(MAX_PROGRESS_BYTES - 11) // 3)
+    assert words.lines == ["shown"]
+    assert len(words.values[-1]["blob"]) == (MAX_PROGRESS_BYTES - 11) // 3
+
+
+async def test_a_line_of_any_length_is_no_failure(child: Child) -> None:
+    words = Words()
+    assert (await run(child, "a.novel", words)).kind == "success"
+    assert [len(line) for line in words.lines] == [MOST_LINE_CHARACTERS + 1], "the journal cuts it"
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("SystemExit", "the handler left its process by sys.exit(3)"),
+        ("KeyboardInterrupt", "KeyboardInterrupt"),
+        ("GeneratorExit", "GeneratorExit"),
+        ("StopIteration", "StopIteration: 5"),
+        ("no words", "Unspeakable: (its message cannot be shown: ValueError in its __str__)"),
+        ("worse than no words", "Unprintable: (its message cannot be shown: SystemExit in its"),
+        ("recursion", "RecursionError: maximum recursion depth exceeded"),
+        ("a long chain", "ValueError: link 1999"),
+    ],
+)
+async def test_whatever_is_raised_is_an_outcome(child: Child, what: str, error: str) -> None:
+    outcome = await run(child, "a.raise", what=what)
+    assert outcome.kind == "failure"
+    assert (outcome.error or "").startswith(error)
+
+
+@pytest.mark.parametrize("what", ["NaN", "recursive", "deep", "bytes", "huge", "keys", "socket"])
+async def test_whatever_is_returned_is_an_outcome(child: Child, what: str) -> None:
+    outcome = await run(child, "a.return", what=what)
+    if what == "keys":  # as pydantic writes it
+        assert (outcome.kind, outcome.data) == ("success", {"1,2": 3})
+        return
+    assert (outcome.kind, outcome.retryable) == ("failure", False)
+    assert (outcome.error or "").startswith("the handler's result ")
+
+
+async def test_threads_that_are_left_wear_the_child_out(child: Child) -> None:
+    outcome = await run(child, "a.threads")
+    assert (outcome.kind, outcome.worn) == ("success", True)
