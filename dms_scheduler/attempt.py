@@ -9,7 +9,7 @@ from app.tasks import TaskDefinition
 from dms_scheduler.children import ChildError
 from dms_scheduler.ending import STOP_REASONS, Ending, Stop, Tools
 from dms_scheduler.handler import Outcome, TaskView
-from dms_scheduler.jobs import Job, start_job
+from dms_scheduler.jobs import Job, NotStartedError, start_job
 from dms_scheduler.journal import Journal
 from dms_scheduler.lease import Lease, LeaseEvents
 from task_state import TaskRecord
@@ -134,11 +134,18 @@ class Attempt:
         view = _view(self._record, self._epoch)
         try:
             async with start_job(
-                self._tools.pool, self._definition, view, self._lease.deadline, self
+                self._tools.pool,
+                self._definition,
+                view,
+                self._lease.deadline,
+                self,
+                self._stopped,
             ) as job:
                 self._job = job
                 job.deadline(self._lease.deadline)  # a child may have taken a while to start
                 return await self._supervise(job)
+        except NotStartedError:
+            return Outcome(kind="cancelled")
         except ChildError as error:
             return Outcome(kind="failure", error=f"no child process could be started: {error}")
         finally:
@@ -157,7 +164,10 @@ class Attempt:
                     f"The handler did not stop within {self._grace:g} s of being asked"
                 )
             await job.kill()
-        return job.task.result()
+        outcome = job.task.result()
+        if self._lost.is_set() or outcome.kind == "lease_lost":
+            await job.kill()  # what it left running has no time to end in order: a newer attempt
+        return outcome  # may be at work by now
 
 
 def _view(record: TaskRecord, epoch: int) -> TaskView:

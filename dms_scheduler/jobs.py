@@ -72,6 +72,10 @@ class ChildJob:
             await self.kill()
 
 
+class NotStartedError(Exception):
+    """The attempt was stopped before its handler was called."""
+
+
 @asynccontextmanager
 async def start_job(
     pool: ChildPool,
@@ -79,10 +83,12 @@ async def start_job(
     view: TaskView,
     deadline: float,
     events: JobEvents,
+    stopped: asyncio.Event,
 ) -> AsyncGenerator[Job]:
-    """Start the handler where its definition wants it; raises ChildError when no child starts.
+    """Start the handler where its definition wants it; raises ChildError when no child starts, and
+    NotStartedError when `stopped` is set by the time there is one.
 
-    On leaving, a child that is not clean has been killed with all that it started.
+    On leaving, a child that is not clean has ended with all that it started.
     """
     if definition.isolation == "inline":
         inline = InlineJob(definition, view, deadline, events)
@@ -92,6 +98,9 @@ async def start_job(
             inline.abandon()
         return
     child = await pool.acquire()
+    if stopped.is_set():
+        pool.give_back(child, worn=False)
+        raise NotStartedError
     job = ChildJob(child, view, deadline, events)
     try:
         yield job

@@ -69,20 +69,12 @@ def spec_fields(spec: ScheduleSpec) -> list[str]:
     """Field, value, ...: the whole for the callers, and what the scripts need of it."""
     encode_parameters(spec.parameters, MAX_PARAMETERS_BYTES)
     return [
-        "spec", _utf8(spec.model_dump_json(exclude_defaults=True)),
+        "spec", spec.model_dump_json(),
         "service", spec.service,
         "user_id", spec.user_id,
         "overlap", spec.overlap,
         "pause_after", str(spec.pause_after_failures or ""),
     ]  # fmt: skip
-
-
-def _utf8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"the schedule cannot be written as UTF-8: {error}") from error
-    return text
 
 
 def slot_arguments(schedule_id: str, tasks: Sequence[SlotTask]) -> list[Argument]:

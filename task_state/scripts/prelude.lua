@@ -41,10 +41,7 @@ local function from_line(id, key, line)
     delete = false, started = started ~= 'null' and started, worker = false, logged = tonumber(logged) or 0, line = line}
 end
 
-local function load(id)
-  local key = P .. 'task:' .. id
-  local line = call('MGET', key)[1] -- nothing for a hash, where GET would be an error
-  if line then return from_line(id, key, line) end
+local function from_hash(id, key)
   local v = call('HMGET', key, 'status', 'service', 'user_id', 'created_at', 'updated_at',
     'revision', 'epoch', 'managed', 'lease', 'delete', 'started_at', 'worker', 'log_bytes')
   if not v[1] then return nil end
@@ -52,6 +49,13 @@ local function load(id)
     updated = v[5], revision = tonumber(v[6]) or 0, epoch = tonumber(v[7]) or 0,
     managed = v[8] == '1', lease = tonumber(v[9]) or 0, delete = v[10], started = v[11],
     worker = v[12], logged = tonumber(v[13]) or 0}
+end
+
+local function load(id)
+  local key = P .. 'task:' .. id
+  local line = call('MGET', key)[1] -- nothing for a hash, where GET would be an error
+  if line then return from_line(id, key, line) end
+  return from_hash(id, key)
 end
 
 local function leased(r) return r.lease > MS end
@@ -301,6 +305,9 @@ local MINUTE, SOON = 60000000, 5000000
 
 local function note_alive()
   local now, alive = tonumber(US), tonumber(call('GET', P .. 'alive') or 0)
+  if now < alive then -- the clock was set back: what it said of the time between now and then was wrong
+    return call('ZREMRANGEBYSCORE', P .. 'silences', '(' .. US, '+inf')
+  end
   if now - alive <= SOON then return end
   call('SET', P .. 'alive', US)
   if now - alive <= MINUTE then return end

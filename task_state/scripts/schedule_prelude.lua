@@ -1,13 +1,14 @@
 -- What the scripts of schedules share; it goes on where the prelude ends, and is cut up like it.
 -- A schedule is told by its name, which is `ID` where a script is about one.
 
--- A schedule as the scripts need it: nothing of what only the caller understands.
+-- A schedule as the scripts need it: nothing of what only the caller understands. `waits`: how many slots do.
 local function load_schedule(name)
   local key = P .. 'schedule:' .. name
   local v = call('HMGET', key, 'revision', 'cursor', 'paused_at', 'service', 'user_id', 'overlap', 'created_at')
   if not v[1] then return nil end
   return {name = name, key = key, revision = tonumber(v[1]), cursor = tonumber(v[2]), paused = v[3],
     service = v[4], user = v[5], overlap = v[6], created = v[7], fires = {},
+    waits = call('HLEN', P .. 'schedule-buffer:' .. name),
     active = P .. 'schedule-active:' .. name, buffer = P .. 'schedule-buffer:' .. name,
     history = P .. 'schedule-fires:' .. name}
 end
@@ -100,22 +101,25 @@ local function release_next(s, slot)
     string.match(call('HGET', s.buffer, slot), '^(%S+) (%S+) (%S+) ([^\n]*)\n(.*)$')
   if (s.paused and kind ~= 'backfill') or is_draining(service) then return end
   call('HDEL', s.buffer, slot)
+  s.waits = s.waits - 1
   fire_task(s, kind, tonumber(slot), slot_task(s, slot),
     {service = service, user = user, line = line, parameters = parameters})
 end
 
 -- Starts what waits and has nothing to wait for any more, oldest first, one at a time.
 local function release_buffered(s)
+  if s.waits == 0 then return end
   for _, slot in ipairs(buffered_slots(s)) do
     if first_active(s) then break end
     release_next(s, slot)
   end
-  if call('EXISTS', s.buffer) == 0 then return call('ZREM', P .. 'schedule-waiting', s.name) end
+  if s.waits == 0 then return call('ZREM', P .. 'schedule-waiting', s.name) end
   -- The end of a task brings the next look forward; this one is for tasks that were lost without an end.
   call('ZADD', P .. 'schedule-waiting', MS + 10000, s.name)
 end
 
 local function buffer_slot(s, kind, slot, item, before)
+  s.waits = s.waits + 1
   call('HSET', s.buffer, slot, kind .. ' ' .. item.service .. ' ' .. item.user .. ' ' .. item.line .. '\n'
     .. item.parameters)
   call('ZADD', P .. 'schedule-waiting', before and MS + 10000 or 0, s.name)
@@ -136,31 +140,37 @@ local function clear_for(s, slot, stamp)
       ARGV[line] = nil
     end
   end
+  if s.waits == 0 then return end
   for _, waiting in ipairs(buffered_slots(s)) do
-    note_fire(s, {slot = tonumber(waiting), kind = 'slot', outcome = 'skipped',
+    local kind = string.match(call('HGET', s.buffer, waiting), '^%S+')
+    note_fire(s, {slot = tonumber(waiting), kind = kind, outcome = 'skipped',
       reason = 'slot ' .. slot .. ' took its place'})
   end
+  s.waits = 0
   call('DEL', s.buffer)
   call('ZREM', P .. 'schedule-waiting', s.name)
 end
 
--- Decides one slot by the overlap policy.
-local function place_slot(s, kind, slot, overlap, item, stamp)
+-- Decides one slot by the overlap policy. `heir`: a later slot that cancels what is before it.
+local function place_slot(s, kind, slot, overlap, item, stamp, heir)
   local id = slot_task(s, slot)
-  if call('EXISTS', P .. 'task:' .. id) == 1 or call('HEXISTS', s.buffer, slot) == 1 then
-    return note_fire(s, {slot = tonumber(slot), kind = kind, outcome = 'existing', task = id,
-      reason = 'its task exists, or the slot waits for others'})
+  local function tell(outcome, reason)
+    note_fire(s, {slot = tonumber(slot), kind = kind, outcome = outcome, reason = reason,
+      task = outcome == 'existing' and id or nil})
   end
+  if call('EXISTS', P .. 'task:' .. id) == 1 or s.waits > 0 and call('HEXISTS', s.buffer, slot) == 1 then
+    return tell('existing', 'its task exists, or the slot waits for others')
+  end
+  if heir then return tell('skipped', 'slot ' .. heir .. ' took its place') end
   if overlap == 'cancel_other' then clear_for(s, slot, stamp) end
-  local before, waits = first_active(s), call('HLEN', s.buffer)
+  local before, waits = overlap ~= 'allow' and first_active(s), s.waits
   if overlap == 'allow' or not before and waits == 0 then
     return fire_task(s, kind, tonumber(slot), id, item)
   end
   local room = overlap == 'skip' and 0 or overlap == 'buffer_one' and 1 or $MAX_BUFFERED
   if waits < room then return buffer_slot(s, kind, slot, item, before) end
-  local reason = waits .. ' slots wait already'
-  if room == 0 and before then reason = 'task ' .. before .. ' has not ended' end
-  note_fire(s, {slot = tonumber(slot), kind = kind, outcome = 'skipped', reason = reason})
+  if room == 0 and before then return tell('skipped', 'task ' .. before .. ' has not ended') end
+  tell('skipped', waits .. (waits == 1 and ' slot waits already' or ' slots wait already'))
 end
 
 -- Decides slots: ARGV[from] and on are slot, line of its task's log, parameters. Of several that cancel
@@ -168,12 +178,8 @@ end
 local function place_slots(s, kind, overlap, from, stamp)
   local last = #ARGV - 2
   for i = from, last, 3 do
-    if overlap == 'cancel_other' and i < last then
-      note_fire(s, {slot = tonumber(ARGV[i]), kind = kind, outcome = 'skipped',
-        reason = 'slot ' .. ARGV[last] .. ' took its place'})
-    else
-      place_slot(s, kind, ARGV[i], overlap,
-        {service = s.service, user = s.user, line = ARGV[i + 1], parameters = ARGV[i + 2]}, stamp)
-    end
+    place_slot(s, kind, ARGV[i], overlap,
+      {service = s.service, user = s.user, line = ARGV[i + 1], parameters = ARGV[i + 2]}, stamp,
+      overlap == 'cancel_other' and i < last and ARGV[last] or nil)
   end
 end

@@ -3,7 +3,7 @@
 local fires = {}
 for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'schedule-waiting', '-inf', MS, 'LIMIT', 0, ARGV[4])) do
   local s = load_schedule(name)
-  if s then
+  if s and s.waits > 0 then
     release_buffered(s)
     for _, fire in ipairs(s.fires) do fires[#fires + 1] = fire end
   else

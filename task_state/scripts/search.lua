@@ -207,17 +207,18 @@ end
 
 local function has(part) return string.find(string.lower(part), text, 1, true) end
 
--- Whether the text is in the record. The whole line is asked first: to part it is more work.
 local function says(r)
   if has(r.id) or has(r.user) then return true end
-  if r.line and not has(r.line) then return false end
   local parameters = values(r, 'parameters')[1] or ''
   return has(r.line and parameters or uncut(r.key, 'parameters', parameters))
 end
 
 -- Whether the record fits all that was asked, and the score that orders it. One that is gone does not.
-local function fits(id)
-  local r = load(id)
+-- A text is looked for in the whole line before anything else: to part it is more work.
+local function fits(id, line)
+  if line and text ~= '' and not (has(line) or has(id)) then return false end
+  local key = P .. 'task:' .. id
+  local r = line and from_line(id, key, line) or not line and from_hash(id, key)
   if not r or not wanted_state[r.status] then return false end
   if service ~= '' and r.service ~= service or user ~= '' and r.user ~= user then return false end
   local created, updated = tonumber(r.created), tonumber(r.updated)
@@ -256,7 +257,7 @@ local function walk(all, check)
   while ready[1] and got + #ids < limit and seen < budget do
     local id, score = take(ready)
     seen, last_score, last_id = seen + 1, score, id
-    if not check or fits(id) then
+    if not check or fits(id, call('MGET', P .. 'task:' .. id)[1]) then
       if skip > 0 then skip = skip - 1 else ids[#ids + 1] = id end
     end
     if got + #ids == limit then -- some may be gone
@@ -270,9 +271,11 @@ end
 
 -- All that may fit, sorted here: only for few.
 local function gather(ids)
-  local found = {}
-  for _, id in ipairs(ids) do
-    local good, score = fits(id)
+  local found, names, lines = {}, {}, {}
+  for i, id in ipairs(ids) do names[i] = P .. 'task:' .. id end
+  if ids[1] then lines = call('MGET', unpack(names)) end
+  for i, id in ipairs(ids) do
+    local good, score = fits(id, lines[i])
     if good then found[#found + 1] = {score, id} end
   end
   local function comes_before(a, b)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,15 @@ def test_errors(stack: Stack) -> None:
     ]
 
 
+def test_schedules(stack: Stack) -> None:
+    following, task_id, page = _run(4, stack).splitlines()
+    assert datetime.fromisoformat(following) > datetime.now(UTC)
+    assert re.fullmatch(r"s\.nightly\.r\d+", task_id)
+    assert page == "['nightly']"
+
+
 def test_all_programs_are_run() -> None:
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
 
 
 def test_every_method_is_named() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cli.errors import ExitCode
+from tests.support.cli import dms
 from tests.support.stack import Stack, eventually
 
 
@@ -70,6 +72,25 @@ def test_a_draining_service_finishes_what_it_has_and_takes_no_more(
     )
     assert again.status_code == 202
     stack.wait(again.json()["task_id"], "COMPLETED")
+
+
+def test_a_drain_waits_for_what_has_not_reached_the_scheduler(stack: Stack) -> None:
+    stack.stop("scheduler")
+    task_id = stack.submit("t.add", "alice", first=1, second=1)
+    change(stack, "t.add", "drain")
+    early = dms(
+        *("services", "drain", "--service", "t.add", "--wait", "--timeout", "2"),
+        env=stack.environment,
+    )
+    assert early.returncode == ExitCode.TIMEOUT, early.stdout
+    stack.start("scheduler")
+    done = dms(
+        *("services", "drain", "--service", "t.add", "--wait", "--timeout", "90"),
+        env=stack.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (stack.task(task_id) or {})["status"] == "COMPLETED"
+    change(stack, "t.add", "resume")
 
 
 def test_a_pause_of_everything_outlasts_the_scheduler(stack: Stack) -> None:

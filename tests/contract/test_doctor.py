@@ -75,6 +75,22 @@ async def test_replicas_that_are_waited_for_and_missing(own_server: RealServer) 
     assert found["replicas"].verdict is PROBLEM
 
 
+async def test_a_pause_of_all_is_told_with_its_reason_and_one_of_a_service_is_not(
+    own_server: RealServer,
+) -> None:
+    settings = make_settings(own_server.url)
+    own = build_provider(settings)
+    admission = await own.get_admission()
+    await admission.pause("sync", "disk")
+    assert (await look(settings))["paused"].verdict is OK
+    await admission.pause("*", "restored, or so")
+    found = (await look(settings))["paused"]
+    assert found.verdict is WARNING
+    assert "restored, or so" in found.what
+    assert "resume --all" in found.remedy
+    await own.close()
+
+
 async def test_a_reader_of_other_data_is_told(own_server: RealServer) -> None:
     with running("valkey") as other:
         settings = make_settings(own_server.url, redis_read_url=other.url)
@@ -227,16 +243,23 @@ async def test_a_worker_that_is_long_gone_is_forgotten(
 
 # ----------------------------------------------------------------------------- settings, services
 def test_settings_that_are_not_well(tmp_path: Path) -> None:
-    fine = make_settings("redis://127.0.0.1:1/0", data_roots=[tmp_path], archive_dir=tmp_path)
+    fine = make_settings(
+        "redis://127.0.0.1:1/0",
+        data_roots=[tmp_path],
+        archive_dir=tmp_path,
+        witness_file=tmp_path / "witness",
+    )
+    assert named(services.check_settings(fine))["witness"].verdict is OK
     assert {result.verdict for result in services.check_settings(fine)} <= {OK, WARNING}
     gone = tmp_path / "gone"
     changed: dict[str, dict[str, Any]] = {
         "token": {"operator_token": "changeme"},
         "roots": {"data_roots": [gone]},
         "archive": {"archive_dir": gone},
+        "witness": {"witness_file": gone / "witness"},
         "lease": {"lease_seconds": 30.0, "heartbeat_seconds": 15.0},
     }
-    expected = {"token": WARNING, "roots": PROBLEM, "archive": PROBLEM, "lease": WARNING}
+    expected = dict.fromkeys(changed, PROBLEM) | {"token": WARNING, "lease": WARNING}
     for name, values in changed.items():
         settings = make_settings("redis://127.0.0.1:1/0", **values)
         result = named(services.check_settings(settings))[name]

@@ -194,6 +194,20 @@ async def test_a_stop_of_a_day_is_no_restore(
     assert until - int(since) > 23 * HOUR
 
 
+async def test_a_clock_that_was_wrong_for_a_while_is_no_restore(
+    admission: Admission, managed: ManagedTasks, keyspace: Keyspace
+) -> None:
+    """It was set forward by an hour and back again: meanwhile it took that hour for a silence."""
+    ids = await waiting(managed)
+    wrong = now() + HOUR // 2
+    keyspace.client.zadd(keys.SILENCES, {str(wrong - HOUR): wrong})
+    keyspace.client.set(keys.ALIVE, wrong)
+    admission.remember(wrong + 1000)
+    assert await admitted(admission) == ids
+    assert await paused(admission) is None
+    assert int(keyspace.client.get(keys.ALIVE) or 0) == wrong
+
+
 @pytest.mark.parametrize(("lag", "pauses"), [(30_000_000, False), (90_000_000, True)])
 async def test_a_replica_that_lagged_a_little_goes_on(
     admission: Admission,

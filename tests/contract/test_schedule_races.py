@@ -1,12 +1,13 @@
 """Replicas that do the same thing at the same moment: a slot becomes one task, whoever wins."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator
 
 import pytest_asyncio
 
-from task_state import ScheduleConflictError, TaskStatus
+from task_state import ScheduleConflictError, StoreUnavailableError, TaskStatus
 from task_state.managed import ManagedTasks
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.schedules import Overlap, ScheduleRecord, Schedules, Settled, SlotTask
@@ -206,3 +207,60 @@ async def test_a_reader_of_changes_misses_none(
     await following
     stored = {record.schedule_id: record for record in await reader.page(limit=200)}
     assert known == stored
+
+
+async def test_a_server_that_is_killed_loses_and_doubles_no_slot(own_server: RealServer) -> None:
+    """Slots are settled and made up at the same time, and the server is killed three times."""
+    settings = RedisRepositorySettings(write_url=own_server.url)
+    providers = [RedisRepositoryProvider(settings) for _ in range(3)]
+    until = START + 120
+    try:
+        first, second, third = [await provider.get_schedules() for provider in providers]
+        with own_server.client() as client:
+            await Old(first, Keyspace(client)).made(overlap="allow")
+        players = [
+            asyncio.create_task(play_on(first, until, 1)),
+            asyncio.create_task(play_on(second, until, 2)),
+            asyncio.create_task(make_up(third, until)),
+        ]
+        for part in (30, 60, 90):
+            while (await known_cursor(first)) < START + part:
+                await asyncio.sleep(0.01)
+            own_server.kill()
+            await asyncio.to_thread(own_server.start)
+        await asyncio.gather(*players)
+        with own_server.client() as client:
+            wanted = Counter(f"s.{NAME}.{slot}" for slot in range(START + 1, until + 1))
+            assert submitted(Keyspace(client)) == wanted
+        found = await first.get(NAME)
+        assert found
+        assert (found.cursor, found.fired) == (until, 120)
+    finally:
+        for provider in providers:
+            await provider.close()
+
+
+async def known_cursor(replica: Schedules) -> int:
+    """Where the schedule is, as soon as the server answers."""
+    while True:
+        with contextlib.suppress(StoreUnavailableError):
+            found = await replica.get(NAME)
+            assert found
+            return found.cursor
+        await asyncio.sleep(0.01)
+
+
+async def play_on(replica: Schedules, until: int, step: int) -> None:
+    """Play, and go on when the server is there again: what became of the last call is not known."""
+    while await known_cursor(replica) < until:
+        with contextlib.suppress(StoreUnavailableError):
+            await play(replica, until, step)
+
+
+async def make_up(replica: Schedules, until: int) -> None:
+    """Make up every slot that was settled, and those before it, as a person would by mistake."""
+    at = START + 1
+    while at <= until:
+        with contextlib.suppress(StoreUnavailableError):
+            await replica.backfill(NAME, slots(at), overlap=Overlap.ALLOW)
+            at += 1

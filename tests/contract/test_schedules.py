@@ -227,6 +227,18 @@ async def test_replicas_are_told_what_changed(schedules: Schedules) -> None:
     assert anew.revision > made[2].revision, "never one of its predecessor's"
 
 
+async def test_versions_go_on_when_the_clock_was_set_back(
+    schedules: Schedules, keyspace: Keyspace
+) -> None:
+    await schedules.create("a", spec())
+    ahead = int(((await schedules.changed(0)).now + 3600) * 1_000_000)
+    keyspace.client.zadd(keys.SCHEDULE_CHANGES, {"a": ahead})
+    seen = (await schedules.changed(0)).version
+    made = [await schedules.create(name, spec()) for name in ("b", "c")]
+    changed = await schedules.changed(seen)
+    assert (changed.records, changed.reset) == (made, False)
+
+
 async def test_redis_tells_its_time(schedules: Schedules) -> None:
     made = await schedules.create(NAME, spec())
     now = (await schedules.changed(0)).now

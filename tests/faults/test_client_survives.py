@@ -1,8 +1,10 @@
 """The client while its frontend is killed and started again: nothing is lost, nothing doubled."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,6 +13,7 @@ from app.client import TaskRef, UnavailableError
 from task_state import Paging, TaskRecord, TaskStatus
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
+from tests.support.cli import clean_environment
 from tests.support.client_faces import FACES, Face, FaceName, face_of
 from tests.support.frontend import eventually
 from tests.support.stack import Stack
@@ -79,9 +82,46 @@ async def test_a_followed_log_is_whole_and_a_wait_ends(
     assert waiting.result().status is TaskStatus.COMPLETED
 
 
-async def _write(repository: RedisTaskRepository, first: int, count: int) -> int:
+async def test_the_command_line_follows_on(
+    stack: Stack, repository: RedisTaskRepository, tmp_path: Path
+) -> None:
+    """Its frontend is killed twice in between; each line is printed once, in order."""
+    printed = tmp_path / "printed"
+    task_id = f"followed-{uuid4().hex[:8]}"
+    await repository.save(TaskRecord(task_id=task_id, service="reports", user_id="alice"))
+    await repository.set_status(task_id, TaskStatus.RUNNING)
+    command = ["tasks", "logs", "-f", "--service", "reports", "--user", "alice"]
+    with printed.open("wb") as out:
+        following = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "cli.entry", *command, "--task-id", task_id),
+            env=clean_environment(DMS_API_BASE=stack.api_base),
+            stdout=out,
+        )
+    try:
+        written = 0
+        for _ in range(2):
+            written = await _write(repository, written, 20, task_id)
+            await eventually(
+                lambda written=written: f"줄 {written - 1}\n" in printed.read_text(), timeout=60
+            )
+            async with frontend_away(stack):
+                written = await _write(repository, written, 20, task_id)
+        await repository.set_status(task_id, TaskStatus.COMPLETED)
+        async with asyncio.timeout(60):
+            assert await following.wait() == 0
+    finally:
+        if following.returncode is None:
+            following.kill()
+            await following.wait()
+    lines = [line.partition(",")[2] for line in printed.read_text().splitlines()]
+    assert lines == [f"줄 {n}" for n in range(written)]
+
+
+async def _write(
+    repository: RedisTaskRepository, first: int, count: int, task_id: str = MINE.task_id
+) -> int:
     for number in range(first, first + count):
-        await repository.append_log(MINE.task_id, f"줄 {number}")
+        await repository.append_log(task_id, f"줄 {number}")
     return first + count
 
 

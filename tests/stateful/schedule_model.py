@@ -147,15 +147,16 @@ class Model:
         self, schedule: Schedule, kind: FireKind, slots: Sequence[int], overlap: Overlap
     ) -> None:
         for slot in slots:
-            if overlap is Overlap.CANCEL_OTHER and slot != slots[-1]:
-                self._tell(schedule, slot, kind, "skipped")
-            else:
-                self._place(schedule, kind, slot, overlap)
+            self._place(schedule, kind, slot, overlap, last=slot == slots[-1])
 
-    def _place(self, schedule: Schedule, kind: FireKind, slot: int, overlap: Overlap) -> None:
+    def _place(
+        self, schedule: Schedule, kind: FireKind, slot: int, overlap: Overlap, *, last: bool
+    ) -> None:
         task_id = f"s.{schedule.name}.{slot}"
         if task_id in self.tasks or slot in schedule.waiting:
             return self._tell(schedule, slot, kind, "existing")
+        if overlap is Overlap.CANCEL_OTHER and not last:
+            return self._tell(schedule, slot, kind, "skipped")
         if overlap is Overlap.CANCEL_OTHER:
             self._clear(schedule)
         if overlap is Overlap.ALLOW or not (schedule.active or schedule.waiting):

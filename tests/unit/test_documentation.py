@@ -99,7 +99,7 @@ def test_every_key_and_script_is_documented() -> None:
     scripts = {path.stem for path in (ROOT / "task_state/scripts").glob("*.lua")}
     assert names
     assert scripts
-    described = set(re.findall(r"`([\w:<>]+)`", page))
+    described = set(re.findall(r"`([\w:<>-]+)`", page))
     # `prelude` and `create` are parts that others include.
     assert names | scripts - {"prelude", "schedule_prelude", "create"} <= described
 
