@@ -15,7 +15,12 @@ from app.scheduler.infrastructure import Timetable
 from app.services.schedules_plan import Owed, SchedulePlan
 from dms_scheduler.schedule_metrics import ScheduleMetrics, State
 from dms_scheduler.store_clock import StoreClock
-from task_state.errors import InvalidRequestError, ScheduleNotFoundError, StoreUnavailableError
+from task_state.errors import (
+    InvalidRequestError,
+    ScheduleNotFoundError,
+    ScheduleUnreadableError,
+    StoreUnavailableError,
+)
 from task_state.redis import RedisRepositoryProvider
 from task_state.schedules import ScheduleRecord, Schedules, Settled
 
@@ -114,15 +119,20 @@ class ScheduleRunner:
             self._known.pop(schedule_id, None)
         for record in changed.records:
             self._take(record)
-        for schedule_id in set(changed.unreadable) - self._unreadable:
+        for schedule_id in changed.unreadable:
+            self._cannot_read(schedule_id)
+        self._version = changed.version
+        return changed.more
+
+    def _cannot_read(self, schedule_id: str) -> None:
+        """Another version of DMS wrote it, and fires it."""
+        self._known.pop(schedule_id, None)
+        if schedule_id not in self._unreadable:
             self._unreadable.add(schedule_id)
-            self._known.pop(schedule_id, None)
             logger.error(
                 "A stored schedule cannot be read by this version, and does not fire here",
                 extra={"action": "schedule.unreadable", "schedule_id": schedule_id},
             )
-        self._version = changed.version
-        return changed.more
 
     def _take(self, record: ScheduleRecord) -> None:
         self._unreadable.discard(record.schedule_id)
@@ -227,7 +237,11 @@ class ScheduleRunner:
     async def _reload(self, schedules: Schedules, known: _Known) -> None:
         """Take the record as it is now, unless what changed has come meanwhile: that is newer, or
         the next round brings what is."""
-        record = await schedules.get(known.schedule_id)
+        try:
+            record = await schedules.get(known.schedule_id)
+        except ScheduleUnreadableError:
+            self._cannot_read(known.schedule_id)
+            return
         if self._known.get(known.schedule_id) is not known:
             return
         if record is None:

@@ -150,6 +150,8 @@ _put_dict, _put_known, _put_extra, _put_private = (
     vars(BaseModel)[f"__{name}__"].__set__
     for name in ("dict", "pydantic_fields_set", "pydantic_extra", "pydantic_private")
 )
+
+
 def _value(text: bytes) -> Any:
     """A value of a line, parsed alone: as deep as it may be, and readable whatever its bytes."""
     return from_json(_text(text))

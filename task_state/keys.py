@@ -42,7 +42,7 @@ OLDEST_SCHEMA = 1
 
 
 def task(task_id: str) -> str:
-    """HASH: the record."""
+    """HASH: the record; STRING: the line of one that has ended."""
     return f"{PREFIX}task:{task_id}"
 
 

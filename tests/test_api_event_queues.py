@@ -243,6 +243,9 @@ async def test_a_body_that_means_nothing_is_refused(quiet: Frontend, body: Any) 
         ("GET", f"{QUEUES}?pattern=a"),
         ("DELETE", QUEUES),
         ("DELETE", f"{QUEUES}?pattern=a"),
+        ("DELETE", f"{QUEUES}?pattern=a..b&group=team"),
+        ("DELETE", f"{QUEUES}?pattern=a&group=~lone"),
+        ("DELETE", f"{QUEUES}?pattern=a:b&group=team"),
     ],
 )
 async def test_options_that_mean_nothing_are_refused(

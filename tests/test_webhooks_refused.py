@@ -71,6 +71,7 @@ async def test_the_wrong_sender_is_refused_like_a_webhook_that_there_is_not(
     unknown = await send(hooks, "nobody-has-it", _refusable(name))
     shown = _told(unknown)
     assert "nobody" not in shown["detail"]
+    assert unknown.headers["www-authenticate"] == "Webhook"
     for what, sent in _wrong(name).items():
         answer = await send(hooks, name, sent)
         is_problem(answer, 401, "not-authenticated")

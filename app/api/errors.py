@@ -46,6 +46,8 @@ _KINDS: Final[Mapping[type[Exception], _Kind]] = {
     state.InvalidRequestError: _Kind(422, "invalid-request", "The request means nothing"),
     state.StoreUnavailableError: _Kind(503, "store-unavailable", "The task store is away"),
     state.ConfigurationError: _Kind(503, "misconfigured", "The service is misconfigured"),
+    events.TopicError: _Kind(422, "invalid-request", "The request means nothing"),
+    events.SubscribeError: _Kind(422, "invalid-request", "The request means nothing"),
     events.BrokerUnavailableError: _Kind(503, "broker-unavailable", "The event broker is away"),
     events.QueueFullError: _Kind(503, "queue-full", "A queue of events is full"),
     dms.UnknownGroupError: _Kind(404, "group-not-found", "No such group of events"),

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from app.core.errors import BadInputError, UnknownGroupError
-from app.event_system import BrokerPort, BrokerUnavailableError, DeadLetter, QueueInfo
+from app.event_system import (
+    BrokerPort,
+    BrokerUnavailableError,
+    DeadLetter,
+    QueueInfo,
+    SubscribeOptions,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +68,9 @@ class EventQueues:
         return sorted(found, key=lambda queue: (queue.pattern, queue.group or ""))
 
     async def drop_group(self, pattern: str, group: str) -> None:
-        """End a group and all that waits in it; its dead letters stay."""
+        """End a group and all that waits in it; its dead letters stay. Raises TopicError or
+        SubscribeError where it can be none."""
+        SubscribeOptions(pattern=pattern, group=group)
         async with _deadline(self._timeout):
             if not await self._broker.drop_group(pattern, group):
                 raise UnknownGroupError(

@@ -185,7 +185,7 @@ class Link:
 def main(arguments: list[str]) -> int:
     """Live until the worker closes the channel; returns the exit code."""
     descriptor, worker = int(arguments[0]), int(arguments[1])
-    keeper = fork_child(worker)
+    keeper = fork_child(worker, descriptor)
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     setup = protocol.receive(channel)

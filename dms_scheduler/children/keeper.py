@@ -37,9 +37,9 @@ _SIGNALS: Final = (STOP, END, KILL, signal.SIGCHLD)
 _LOOK_AGAIN_SECONDS = 0.01
 
 
-def fork_child(worker: int) -> int:
+def fork_child(worker: int, channel: int) -> int:
     """Return in a new child, with its keeper's process id; this process stays behind as its keeper,
-    and ends here. Raises OSError."""
+    without that descriptor, and ends here. Raises OSError."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     _die_with(worker, KILL)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -47,7 +47,7 @@ def fork_child(worker: int) -> int:
     keeper = os.getpid()
     child = os.fork()
     if child != 0:
-        _keep(child)
+        _keep(child, channel)
     gc.unfreeze()
     os.setsid()
     _die_with(keeper, signal.SIGKILL)
@@ -68,11 +68,11 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
-def _keep(child: int) -> NoReturn:
+def _keep(child: int, channel: int) -> NoReturn:
     """Keep the child until it and all that it started are gone, then end as it did."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the channel is the child's alone
+        os.close(channel)  # it is the child's alone: its end is the end of the child's words
         status = Keeper(child).run()
     except BaseException as error:  # noqa: BLE001 - it must not return into the child's code
         sys.excepthook(type(error), error, error.__traceback__)

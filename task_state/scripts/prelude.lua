@@ -31,7 +31,11 @@ end
 
 -- A record that has ended is one text, a line (_layout.py), as long as it is small: it takes less memory, and
 -- a page of such records is one MGET. All others are hashes. `thaw` makes it a hash again, to be written to.
-local FIELDS, PLACES, TEXTS = {$FIELDS}, {$PLACES}, {$TEXTS}
+-- Most steps need none of these tables, so they are built where they are needed.
+local FIELDS, PLACES, TEXTS
+local function know_fields()
+  if not FIELDS then FIELDS, PLACES, TEXTS = {$FIELDS}, {$PLACES}, {$TEXTS} end
+end
 
 local function from_line(id, key, line)
   local status, service, user, created, updated, revision, epoch, managed, started, logged = string.match(line,
@@ -121,6 +125,7 @@ end
 
 -- The values of a line as a hash has them, by their place; false where there is none.
 local function parts(line)
+  know_fields()
   local found, at = {$NONE}, 0
   for value in string.gmatch(line .. ',\r', '(.-),\r') do
     at = at + 1
@@ -157,6 +162,7 @@ end
 
 -- The line of a hash (an answer of HGETALL), and the fields that are not in it.
 local function line_of(flat)
+  know_fields()
   local found, rest, last = {$NONE}, {}, 0
   for i = 1, #flat, 2 do
     local place = PLACES[flat[i]]
@@ -199,13 +205,11 @@ local function lines_of(ids, read)
   return found
 end
 
-local UNBOUND = {parameters = true, data = true, error = true, history = true, progress = true, jobs = true,
-  description = true, checkpoint = true}
-
 local function large(key)
   local encoding = call('OBJECT', 'ENCODING', key)
   if encoding == 'listpack' or encoding == 'ziplist' then return false end -- no value has more than 64 bytes
-  for name in pairs(UNBOUND) do
+  local unbound = {'parameters', 'data', 'error', 'history', 'progress', 'jobs', 'description', 'checkpoint'}
+  for _, name in ipairs(unbound) do
     if call('HSTRLEN', key, name) > 1024 then return true end
   end
   return false

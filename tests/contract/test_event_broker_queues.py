@@ -11,6 +11,7 @@ from app.event_system import (
     PublisherPort,
     QueueFullError,
 )
+from app.event_system.infrastructure import redis_streams
 from tests.support.events import (
     Named,
     Numbered,
@@ -44,6 +45,24 @@ async def test_refused_events_come_again_and_then_are_dead_letters(
     assert (queue.waiting, queue.unsettled, queue.dead) == (0, 0, 1)
 
 
+async def test_many_queues_are_told_of(
+    publisher: PublisherPort,
+    consumer: ConsumerPort,
+    broker: BrokerPort,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_streams, "_AT_ONCE", 3)  # the last of several questions is short
+    assert await broker.queues() == []
+    for number in range(8):
+        await consumer.subscribe(f"numbers.n{number}", group="team")
+        await publish(publisher, *range(number), topic=f"numbers.n{number}")
+    found = {
+        queue.pattern: queue.waiting + queue.unsettled  # members may have read ahead
+        for queue in await broker.queues()
+    }
+    assert found == {f"numbers.n{number}": number for number in range(8)}
+
+
 async def test_dead_letters_are_replayed_as_new(
     publisher: PublisherPort, consumer: ConsumerPort, broker: BrokerPort
 ) -> None:
@@ -53,9 +72,11 @@ async def test_dead_letters_are_replayed_as_new(
         (await take(subscription)).nack("later")
     await subscription.flush()
     first, second = await broker.dead_letters()
+    assert await broker.dead_count() == 2
     assert await broker.dead_letters(after=first.letter_id) == [second]
     assert await broker.dead_letters(limit=1) == [first]
     assert await broker.replay([first.letter_id, "999-9"]) == 1
+    assert await broker.dead_count() == 1
     delivery = await take(subscription)
     assert (delivery.event.number, delivery.deliveries) == (1, 1)
     assert await broker.discard([second.letter_id, first.letter_id]) == 1

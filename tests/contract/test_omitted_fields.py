@@ -62,6 +62,25 @@ async def test_the_bound(repository: RedisTaskRepository, size: int, omitted: li
     assert shown.result.data == "d" * 600
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "COMPLETED"])
+@pytest.mark.parametrize("name", FIELDS)
+async def test_each_field_alone(repository: RedisTaskRepository, name: str, status: str) -> None:
+    whole = long_record()
+    result = TaskResult(pod_status="ok")
+    task = record("long", status=status, result=result)
+    model, _, field = name.rpartition(".")
+    setattr(result if model else task, field, value(whole, name))
+    task.result = result
+    await repository.save(task)
+    shown = await listed(repository)
+    assert shown.omitted == [name]
+    assert not value(shown, name)
+    shown.max_attempts = 5
+    await repository.save(shown)
+    found = await loaded(repository, "long")
+    assert (value(found, name), found.max_attempts) == (value(whole, name), 5)
+
+
 async def test_what_only_attempts_write_is_left_out_too(
     managed: ManagedTasks, repository: RedisTaskRepository
 ) -> None:

@@ -162,6 +162,19 @@ async def test_cancel_other_waits_for_the_worker(
     assert (await old.now()).skipped == 2
 
 
+async def test_what_waits_does_not_start_in_a_draining_service(
+    schedules: Schedules, old: Old, managed: ManagedTasks, admission: Admission, keyspace: Keyspace
+) -> None:
+    await old.made(overlap="buffer_all")
+    await old.settle(1, 2)
+    await end(managed, old.task(1))
+    await admission.drain("sync")
+    assert await schedules.release() == []
+    await admission.resume("sync")
+    keyspace.client.zadd(keys.SCHEDULE_WAITING, {NAME: 1})
+    assert told(await schedules.release()) == [(2, "fired")]
+
+
 async def test_an_edit_keeps_what_waits_as_it_was(
     schedules: Schedules, old: Old, managed: ManagedTasks, repository: RedisTaskRepository
 ) -> None:
@@ -323,6 +336,16 @@ async def test_a_run_by_hand_asks_nobody(
         await end(managed, task_id, FAILED)
     assert ((await old.now()).active, (await old.now()).failures) == ([], 4)
     assert [fire.task_id for fire in await schedules.fires(NAME)] == [*reversed(ids), old.task(1)]
+
+
+async def test_a_run_has_its_own_id_when_the_clock_was_set_back(
+    schedules: Schedules, old: Old, keyspace: Keyspace
+) -> None:
+    await old.made()
+    first = await schedules.run(NAME, {})
+    ahead = int((first.task_id or "").removeprefix(task_of("r"))) + 3_600_000_000
+    keyspace.client.hset(keys.schedule(NAME), "last_run", str(ahead))
+    assert (await schedules.run(NAME, {})).task_id == task_of(f"r{ahead + 1}")
 
 
 async def test_a_run_has_a_key(schedules: Schedules, old: Old) -> None:

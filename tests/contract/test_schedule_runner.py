@@ -52,7 +52,7 @@ class Replica:
 
 @asynccontextmanager
 async def replica(url: str, timeout: float = 60) -> AsyncGenerator[Replica]:
-    """A runner that runs; after it nothing of it is left."""
+    """A runner that runs."""
     made = Replica(url, timeout)
     running = asyncio.create_task(made.runner.run())
     try:
@@ -63,7 +63,14 @@ async def replica(url: str, timeout: float = 60) -> AsyncGenerator[Replica]:
         with suppress(asyncio.CancelledError):
             await running
         await made.provider.close()
-    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncGenerator[None]:
+    """After a test no task of a runner is left."""
+    yield
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    assert not [name for name in names if name.startswith("timetable")]
 
 
 @pytest.fixture
@@ -151,13 +158,12 @@ async def test_the_clock_of_the_machine_does_not_matter(
 ) -> None:
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + wrong)
-    await service.create(NAME, each_second(grace_seconds=0, coalesce="none"))
+    await service.create(NAME, each_second())
     async with replica(url):
         await seen.until(lambda record: record.fired >= 2, "two have fired")
     for fire in await service.fires(NAME):
         assert fire.slot is not None
-        if fire.outcome == "fired":
-            assert 0 <= fire.at.timestamp() - fire.slot < 3000
+        assert -1 <= fire.at.timestamp() - fire.slot < 1800
 
 
 async def test_a_night_with_a_clock_change_has_its_slots_once(
@@ -420,6 +426,7 @@ async def own_provider(own_server: RealServer) -> AsyncGenerator[RedisRepository
 async def test_an_outage_is_waited_out_and_drops_nothing(
     own_server: RealServer, own_provider: RedisRepositoryProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     provider = own_provider
     service = ScheduleService(provider, timeout_seconds=60, default_timezone="UTC")
     seen = Seen(await provider.get_schedules(), await provider.get_repository())
@@ -433,6 +440,7 @@ async def test_an_outage_is_waited_out_and_drops_nothing(
         await until_connected(provider)
         back = int((await seen.schedules.changed(0, limit=1)).now)
         await seen.until(lambda record: record.cursor > back, "they go on")
+        await eventually(lambda: not any(one.runner._away for one in replicas), "both of them")
         record = (await service.pause(NAME)).record
     slots = range(begin + 1, record.cursor + 1)
     assert (record.fired, record.missed) == (len(slots), 0)
@@ -454,7 +462,7 @@ async def test_a_runner_that_starts_before_its_store_waits_for_it(
         await seen.until(lambda record: record.fired >= 1, "it fires")
 
 
-def test_metrics_have_no_label_of_a_clients_choosing(url: str) -> None:
+async def test_metrics_have_no_label_of_a_clients_choosing() -> None:
     registry = CollectorRegistry()
     ScheduleMetrics(registry).watch(lambda state: 3)
     labels = {

@@ -14,8 +14,9 @@ from task_state import (
     ScheduleUnreadableError,
     keys,
 )
+from task_state.managed import ManagedTasks
 from task_state.schedules import MAX_FIRES, Overlap, ScheduleRecord, Schedules, SlotTask
-from tests.contract.schedule_store import NAME, START, Old, slots, spec, told
+from tests.contract.schedule_store import NAME, START, Old, end, slots, spec, told
 from tests.contract.store import Keyspace
 
 
@@ -302,6 +303,23 @@ async def test_what_goes_on_is_one_line_of_the_history(schedules: Schedules, old
     assert older[0].task_id == old.task(31)
     found = await old.now()
     assert (found.fired, found.missed, found.skipped) == (1, 30, 5)
+
+
+async def test_another_reason_is_another_line(
+    schedules: Schedules, old: Old, managed: ManagedTasks
+) -> None:
+    await old.made(overlap="allow")
+    await old.settle(1, 2)
+    await schedules.replace(NAME, spec(), revision=old.revision, cursor=old.cursor, before=None)
+    for number in (1, 2):
+        run = SlotTask(START + 10 + number, {})
+        await schedules.backfill(NAME, [run], overlap=Overlap.SKIP)
+        await end(managed, old.task(number))
+    first, second = (await schedules.fires(NAME))[:2]
+    assert [fire.reason for fire in (second, first)] == [
+        f"task {old.task(1)} has not ended",
+        f"task {old.task(2)} has not ended",
+    ]
 
 
 async def test_the_history_has_an_end_and_pages(

@@ -8,7 +8,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -30,6 +30,7 @@ from app.event_system.infrastructure._redis_subscription import Membership, Redi
 
 LEASE_SECONDS: Final = 30.0
 PREFETCH: Final = 200
+_AT_ONCE: Final = 500
 
 
 class RedisBroker(BrokerPort):
@@ -67,7 +68,9 @@ class RedisBroker(BrokerPort):
     async def queues(self) -> list[QueueInfo]:
         routes = Routes(self._link)
         await routes.reload()
-        lines = await self._link.run("queues", *routes.known)
+        lines: list[Any] = []
+        for ids in _batches(list(routes.known)):  # nobody shall wait long for a script to end
+            lines += await self._link.run("queues", *ids)
         return [
             QueueInfo(
                 pattern=route.pattern,
@@ -103,6 +106,10 @@ class RedisBroker(BrokerPort):
     async def close(self) -> None:
         await asyncio.gather(*(end.close() for end in list(self._ends)))
         await self._link.close()
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE))
 
 
 def _letter(key: str, fields: Any) -> DeadLetter:

@@ -300,6 +300,22 @@ def test_a_delay_that_is_none_fails_where_it_is_made(delay: float) -> None:
         RetryLater("later", delay_seconds=delay)
 
 
+class Busy(RetryLater):
+    """A subclass that never calls its base."""
+
+    def __init__(self, delay: object = None) -> None:
+        Exception.__init__(self, "busy")
+        if delay is not None:
+            self.__dict__["delay_seconds"] = delay
+
+
+@pytest.mark.parametrize("delay", [None, -1, math.nan, "soon", 1e9])
+def test_a_careless_subclass_is_retried_as_its_definition_says(delay: object) -> None:
+    outcome = failed(Busy(delay))
+    assert (outcome.kind, outcome.error, outcome.retryable) == ("failure", "busy", True)
+    assert (outcome.delay_seconds, outcome.data) == (None, None)
+
+
 async def test_a_failure_in_a_task_group_is_what_it_is_outside_of_one() -> None:
     async def gone() -> None:
         raise PermanentFailure("there is no such thing", data=[1])

@@ -54,6 +54,7 @@ def test_a_module_registers_by_being_imported() -> None:
         ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
         ("import no_such_module_of_ours", "no_such_module_of_ours"),
         ("def broken(", "SyntaxError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
     ],
 )
 def test_a_module_that_fails_is_named_with_its_cause(

@@ -85,9 +85,7 @@ def test_a_cursor_that_was_changed_is_refused(
         f" {cursor}",
     ):
         if wrong:  # an empty one asks for the first page
-            with pytest.raises(
-                InvalidRequestError, match=r"^cursor=.* is none of ours"
-            ):
+            with pytest.raises(InvalidRequestError, match=r"^cursor=.* is none of ours"):
                 arguments(cursor=wrong)
 
 
