@@ -45,6 +45,7 @@ from app.tasks.core.task import (
 from app.tasks.events import TASK_TOPICS, TaskEvent, task_topic
 
 __all__ = [
+    "MAX_DELAY_SECONDS",
     "TASK_TOPICS",
     "UNSET",
     "CheckpointError",

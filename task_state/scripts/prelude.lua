@@ -205,11 +205,13 @@ local function lines_of(ids, read)
   return found
 end
 
+-- The fields that may be of any length.
+local LONG = {'parameters', 'data', 'error', 'progress', 'checkpoint', 'jobs', 'description', 'pod_status', 'history'}
+
 local function large(key)
   local encoding = call('OBJECT', 'ENCODING', key)
   if encoding == 'listpack' or encoding == 'ziplist' then return false end -- no value has more than 64 bytes
-  local unbound = {'parameters', 'data', 'error', 'history', 'progress', 'jobs', 'description', 'checkpoint'}
-  for _, name in ipairs(unbound) do
+  for _, name in ipairs(LONG) do
     if call('HSTRLEN', key, name) > 1024 then return true end
   end
   return false
@@ -470,8 +472,6 @@ end
 
 -- A hash as a listing shows it: without the values of more than $LISTED_BYTES bytes, whose fields it then names
 -- in `omitted`; of the history the latest note stays. A small hash (see above) has none of these.
-local LONG = {'parameters', 'data', 'error', 'progress', 'checkpoint', 'jobs', 'description', 'pod_status', 'history'}
-
 local function listed(key)
   if call('OBJECT', 'ENCODING', key) ~= 'hashtable' then return call('HGETALL', key) end
   local omitted, left_out = {}, {}

@@ -138,11 +138,16 @@ async def test_an_end_is_told_although_its_record_is_gone_or_begun_anew(
     await repository.delete(gone)
     await repository.save(record("again", status=FAILED, result=TaskResult(error="first")))
     await repository.save(record("again", status=TaskStatus.RUNNING))
+    await repository.save(record("other", status=FAILED, result=TaskResult(error="first")))
+    await repository.save(record("other", status=COMPLETED, description="the second one"))
     async with relaying(provider, events):
-        first, second = await take_acked(subscription, 2)
+        first, second, third, fourth = await take_acked(subscription, 4)
     assert (first.task_id, first.status, first.attempts) == (gone, COMPLETED, None)
     assert (second.task_id, second.status, second.error) == ("again", FAILED, None)
     assert first.completed_at == first.occurred_at
+    assert (third.status, third.error, third.attempts) == (FAILED, None, None)
+    assert (fourth.status, fourth.attempts) == (COMPLETED, 0)
+    assert third.event_id != fourth.event_id
 
 
 async def test_a_repeat_has_the_same_id(

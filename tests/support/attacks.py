@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from app.tasks import Task, checkpoint, current_control, define_task, log, progress
+from dms_scheduler.children import protocol
 
 _KEEPS_ON_TERM = "keep"
 
@@ -168,7 +169,6 @@ def return_as_told(task: Task[dict[str, Any]]) -> Any:
         "deep": deep,
         "bytes": b"\xff\xfe",
         "huge": "x" * (9 * 1024 * 1024),
-        "keys": {(1, 2): 3},
         "socket": socket.socket(),
     }[task.payload["what"]]
 
@@ -198,34 +198,12 @@ def speak_nonsense(task: Task[dict[str, Any]]) -> str:
         "text": b"hello, is this the log?\n" * 3,
         "zeros": b"\0" * 64,
         "short": struct.pack(">I", 1_000_000),
-        "long": struct.pack(">I", 2**31),
+        "a wrong end": protocol.encode({"kind": "end", "outcome": {"kind": "failure", "error": 5}}),
+        "progress of numbers": protocol.encode({"kind": "progress", "values": 5, "advanced": True}),
     }
-    forged: dict[str, Any] = {
-        "no kind": {"hello": 1},
-        "unknown kind": {"kind": "dance"},
-        "no message": {"kind": "log"},
-        "a log of numbers": {"kind": "log", "message": 5},
-        "progress of numbers": {"kind": "progress", "values": 5, "advanced": True},
-        "an end of nothing": {"kind": "end"},
-        "an end of numbers": {"kind": "end", "outcome": 7},
-        "an end of fields": {"kind": "end", "outcome": {"kind": "dance", "colour": "red"}},
-        "a wrong end": {"kind": "end", "outcome": {"kind": "failure", "error": 5}},
-        "a list": [1],
-    }
-    what = task.payload["what"]
-    if what in forged:
-        frames[what] = _frame(json.dumps(forged[what]).encode())
-    os.write(_channel(), frames[what])
+    os.write(_channel(), frames[task.payload["what"]])
     time.sleep(float(task.payload.get("seconds", 0)))
     return "spoken"
-
-
-def _frame(body: bytes) -> bytes:
-    """A frame such as the child's own code makes."""
-    from dms_scheduler.children import protocol
-
-    empty = protocol.encode({})
-    return empty[: -len(b"{}") - 4] + struct.pack(">I", len(body)) + body
 
 
 def fork_and_speak(task: Task[dict[str, Any]]) -> str:
@@ -291,10 +269,6 @@ def leak_threads(task: Task[dict[str, Any]]) -> int:
     return os.getpid()
 
 
-def tell_pid(task: Task[dict[str, Any]]) -> int:
-    return os.getpid()
-
-
 async def swallow_cancel(task: Task[dict[str, Any]]) -> str:
     """Does not let itself be cancelled, until a file says so."""
     folder = Path(task.payload["folder"])
@@ -303,10 +277,6 @@ async def swallow_cancel(task: Task[dict[str, Any]]) -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.02)
     return "ended by itself"
-
-
-def generate(task: Task[dict[str, Any]]) -> Any:
-    return (number for number in range(3))
 
 
 _ONCE: dict[str, Any] = {"max_attempts": 1}
@@ -331,9 +301,7 @@ define_task("a.edge-inline", save_at_the_edge, {**_TWICE, "isolation": "inline"}
 define_task("a.save-threads", save_from_threads, _TWICE)
 define_task("a.save-threads-inline", save_from_threads, {**_TWICE, "isolation": "inline"})
 define_task("a.threads", leak_threads)
-define_task("a.pid", tell_pid)
 define_task("a.swallow", swallow_cancel, _ONCE)
 define_task("a.swallow-in-child", swallow_cancel, {**_ONCE, "isolation": "process"})
-define_task("a.generate", generate, _ONCE)
 define_task("a.slow-retry", raise_as_told, {"max_attempts": 3, "retry_delay_seconds": 3600})
 define_task("a.hang", leave_daemon, {**_ONCE, "timeout_seconds": 0.3})
