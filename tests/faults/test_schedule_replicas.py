@@ -1,4 +1,4 @@
-"""Three scheduler services on one Redis: each slot becomes one task, whatever is killed or frozen."""
+"""Three scheduler services on one Redis: each slot is one task, whatever is killed or frozen."""
 
 import asyncio
 import os
