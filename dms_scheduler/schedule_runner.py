@@ -194,7 +194,7 @@ class ScheduleRunner:
                 cursor=known.cursor,
                 new_cursor=owed.new_cursor,
                 tasks=plan.tasks(owed.slots),
-                missed=owed.missed,
+                missed=owed.missed or (),
             )
         except (SchedulerError, InvalidRequestError) as error:
             return await self._set_aside(schedules, known, str(error))

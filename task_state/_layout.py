@@ -7,8 +7,8 @@ New fields are added at the end: a version that does not know them reads the res
 
 LINE_BREAK = ",\r"
 
-# The first ten are what the scripts need of every record (`load` in prelude.lua); then by how often
-# a finished record has them.
+# The first ten are what the scripts need of every record (`from_line` in record_prelude.lua); then
+# by how often a finished record has them.
 FIELDS = (
     "status", "service", "user_id", "created_at", "updated_at", "revision", "epoch", "managed",
     "started_at", "log_bytes", "log_lines", "completed_at", "attempts", "max_attempts",

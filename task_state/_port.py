@@ -49,7 +49,8 @@ class Paging:
     """Which part of a listing is wanted, and in what order.
 
     `limit` is 1 to 200. Ranges are half-open: after <= t < before. `q` is text of at most 256
-    characters to find in the id, the user or the parameters; letters of ASCII match in any case.
+    characters to find in the id, the user or the parameters (of at most 16 KiB as JSON: longer ones
+    are not looked through); letters of ASCII match in any case.
     A page starts after a `cursor`, or `offset` records (at most 1,000,000) after the first one; not
     both. `sort` orders by a time and then the id, or by the id alone, in the order of its bytes.
     """

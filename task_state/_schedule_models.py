@@ -110,6 +110,15 @@ class SlotTask:
     parameters: JsonObject
 
 
+@dataclass(frozen=True, slots=True)
+class MissedSlots:
+    """So many slots in a row that do not fire, from `first` to `last`."""
+
+    count: int
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fire:
     """What became of a slot, or of a run by hand, which has none.

@@ -14,8 +14,10 @@ LOG_LINES = 1_000_000
 LOG_BYTES = 64 * 2**20
 OUTPUT_BYTES = 16 * 2**20
 LISTED_BYTES = 4096  # of one field of a record in a listing
+SEARCHED_BYTES = 16_384  # of parameters: text in longer ones is not looked for
 MAX_ATTEMPTS = 3  # of a managed task whose definition says nothing
 
+_PRELUDES = ("record_prelude", "prelude", "schedule_prelude")
 _NAMES = re.compile(r"^local (?:function )?([A-Za-z_]+(?:, [A-Za-z_]+)*)", re.MULTILINE)
 
 
@@ -42,6 +44,7 @@ def _constants() -> dict[str, str]:
         "$OUTPUT_BYTES": str(OUTPUT_BYTES),
         **lua_constants(),
         "$LISTED_BYTES": str(LISTED_BYTES),
+        "$SEARCHED_BYTES": str(SEARCHED_BYTES),
         "$MAX_ATTEMPTS": str(MAX_ATTEMPTS),
         "$MAX_BUFFERED": str(MAX_BUFFERED),
         "$MAX_FIRES": str(MAX_FIRES),
@@ -57,7 +60,7 @@ def _prelude(body: str) -> str:
     script does not use would still be built anew at each of its calls."""
     wanted: list[str] = []
     text = body
-    library = f"{_read('prelude')}\n{_read('schedule_prelude')}"
+    library = "\n".join(_read(name) for name in _PRELUDES)
     for paragraph in reversed(library.split("\n\n")):
         names = [name for group in _NAMES.findall(paragraph) for name in group.split(", ")]
         if any(re.search(rf"\b{name}\b", text) for name in names):

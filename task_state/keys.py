@@ -27,13 +27,13 @@ EXPIRY = PREFIX + "expiry"
 IDS = PREFIX + "ids"  # ZSET: every task id, scored 0, hence in the order of its bytes
 SCHEDULES = PREFIX + "schedules"  # ZSET: the names of all schedules, scored 0
 SCHEDULE_REVISION = PREFIX + "schedule-revision"  # the last revision given to any schedule
-SCHEDULE_CHANGES = PREFIX + "schedule-changes"  # ZSET: schedules by the version of their last change
+SCHEDULE_CHANGES = PREFIX + "schedule-changes"  # ZSET: schedules by the version of a change
 SCHEDULE_DELETED = PREFIX + "schedule-deleted"  # ZSET: those of them that are gone, the latest 1000
 SCHEDULE_FLOOR = PREFIX + "schedule-floor"  # the version of the last one that was forgotten
 SCHEDULE_WAITING = PREFIX + "schedule-waiting"  # ZSET: schedules with slots that wait; ms of a look
 OLDER = PREFIX + "older"  # there may be records of an older layout
 
-# 3: long values are cut up (prelude.lua), `log_lines`, `ids`. 5: a record that has ended is a line.
+# 3: long values are cut up (`cut_into`), `log_lines`, `ids`. 5: a record that has ended is a line.
 # The versions that wrote layouts 1 and 3 cannot read the next one, and refuse such a store; one of
 # 2 or 4 they would have shared, so there were none.
 SCHEMA_VERSION = 5

@@ -32,6 +32,7 @@ from task_state._schedule_models import (
     Fire,
     FireKind,
     FireOutcome,
+    MissedSlots,
     Overlap,
     ScheduleRecord,
     ScheduleSpec,
@@ -56,6 +57,7 @@ __all__ = [
     "Fire",
     "FireKind",
     "FireOutcome",
+    "MissedSlots",
     "Overlap",
     "ScheduleRecord",
     "ScheduleSpec",
@@ -150,10 +152,11 @@ class Schedules:
         cursor: int,
         new_cursor: int,
         tasks: Sequence[SlotTask],
-        missed: Sequence[int] | int = (),
+        missed: MissedSlots | Sequence[int] | int = (),
     ) -> Settled:
         """Decide all slots after `cursor` up to `new_cursor`, in one step: `tasks` fire as the
-        overlap policy says, oldest first, and `missed` (slots, or only how many) do not."""
+        overlap policy says, oldest first, and `missed` (a stretch of slots, each of them, or only
+        how many) do not."""
         check_schedule_id(schedule_id)
         for slot in [new_cursor, *(task.slot for task in tasks)]:
             if not cursor <= slot <= new_cursor:
@@ -256,8 +259,10 @@ def _check_limit(limit: int, most: int) -> None:
         raise InvalidRequestError(f"limit={limit}: give 1 to {most}")
 
 
-def _missed(missed: Sequence[int] | int) -> list[Argument]:
+def _missed(missed: MissedSlots | Sequence[int] | int) -> list[Argument]:
     """How many, the first and the last one."""
+    if isinstance(missed, MissedSlots):
+        return [missed.count, missed.first, missed.last]
     if isinstance(missed, int):
         return [max(missed, 0), "", ""]
     return [len(missed), min(missed), max(missed)] if missed else [0, "", ""]

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ExceptionHandler
 
-from app.api.findings import told
 from app.core import errors as dms
+from app.core.findings import told
 from app.core.logging import request_id_var
 from app.event_system.domain import errors as events
 from task_state import errors as state

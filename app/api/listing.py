@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, cast
 from fastapi import Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.api.findings import shown, unknown
 from app.api.parameters import parse_query
 from app.core.errors import BadInputError
+from app.core.findings import shown, unknown
 from task_state import MAX_OFFSET, MAX_PAGE, MAX_TEXT, TaskSearch, TaskStatus
 from task_state.naming import MAX_NAME, MAX_TASK_ID, NAME_PATTERN, TASK_ID_PATTERN
 

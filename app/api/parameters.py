@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
-from app.api.findings import shown
 from app.core.errors import BadInputError, MalformedRequestError, UnsupportedBodyError
+from app.core.findings import shown
 
 MAX_PARAMETERS: Final = 100
 MAX_DEPTH: Final = 32

@@ -42,9 +42,7 @@ def check_json(value: object) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            "parameters: not JSON: write dates as texts, and no nan or inf"
-        ) from error
+        raise ConfigurationError("not JSON: write dates as texts, and no nan or inf") from error
 
 
 def _parse(content: bytes, where: str, document: str) -> dict[str, Any]:

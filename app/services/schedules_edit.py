@@ -50,7 +50,7 @@ async def _settle(
             cursor=record.cursor,
             new_cursor=owed.new_cursor,
             tasks=plan.tasks(owed.slots),
-            missed=owed.missed,
+            missed=owed.missed or (),
         )
     except (InvalidRequestError, SchedulerError):
         return False

@@ -45,11 +45,18 @@ def load_schedules(path: Path, default_timezone: str) -> dict[str, ScheduleSpec]
                     "the first is no dot"
                 )
             found[name] = read_spec(cast("Mapping[str, Any]", table), default_timezone)
-            check_json(found[name].parameters)
+            _check_parameters(found[name])
             check_schedule(name, found[name])
         except (ConfigurationError, InvalidScheduleError, InvalidRequestError) as error:
             raise ConfigurationError(f"{VARIABLE}: {path}: [schedules.{name}] {error}") from None
     return found
+
+
+def _check_parameters(spec: ScheduleSpec) -> None:
+    try:
+        check_json(spec.parameters)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"parameters: {error}") from None
 
 
 class SchedulesFile:

@@ -17,26 +17,25 @@ from app.scheduler.domain.errors import TemplateError
 from app.scheduler.domain.slots import due_at, first_slot, look
 from app.scheduler.domain.templates import Occasion, Template
 from app.scheduler.infrastructure.cron_trigger import find_zone
-from task_state.schedules import MAX_PARAMETERS_BYTES, ScheduleSpec, SlotTask
+from task_state.schedules import MAX_PARAMETERS_BYTES, MissedSlots, ScheduleSpec, SlotTask
 
 _T = TypeVar("_T")
-_LISTED: Final = 100
 _AROUND: Final = frozenset({"previous", "next"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
     """What a schedule owes: all slots after its cursor up to `new_cursor` are decided by firing
-    `slots`, oldest first, and by missing `missed` (the slots, or how many where they are many)."""
+    `slots`, oldest first, and by missing all others."""
 
     new_cursor: int
     slots: list[int]
-    missed: list[int] | int
+    missed: MissedSlots | None
 
     @property
     def missed_count(self) -> int:
         """How many do not fire."""
-        return self.missed if isinstance(self.missed, int) else len(self.missed)
+        return 0 if self.missed is None else self.missed.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +108,24 @@ class SchedulePlan:
         found = look(self.expression, self.zone, self.policy, self.schedule_id, slot, now)
         # Where there is jitter, the next slot may have come without being due.
         ends = floor(now) if found.following is None else min(floor(now), found.following - 1)
-        missed = self._missed(cursor, ends, found.fires) if found.skipped else []
+        missed = self._missed(cursor, ends, found.fires) if found.skipped else None
         return Owed(new_cursor=ends, slots=found.fires, missed=missed)
 
-    def _missed(self, cursor: int, upto: int, fires: Sequence[int]) -> list[int] | int:
-        count = self.count(cursor, upto)
-        if count - len(fires) > _LISTED:
-            return count - len(fires)
-        return [slot for slot in self.following(cursor, count) if slot not in fires]
+    def _missed(self, cursor: int, ends: int, fires: Sequence[int]) -> MissedSlots | None:
+        """The slots after the cursor up to `ends` that do not fire: those before the ones that do,
+        or after the one where the earliest alone does."""
+        first, after = self.following(cursor, 1), cursor
+        if fires and fires[0] == first[0]:
+            after, first = fires[-1], self.following(fires[-1], 1)
+        elif fires:
+            ends = fires[0] - 1
+        count = self.count(after, ends)
+        if not count:
+            return None
+        before = ends + 1
+        if self.policy.end is not None:
+            before = min(before, ceil(self.policy.end.timestamp()))
+        return MissedSlots(count, first[0], self.expression.previous_epoch(before, self.zone))
 
     def parameters(self, slot: int) -> dict[str, Any]:
         """The parameters of the slot's task. Raises SchedulerError where its times leave the years

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from app.core.errors import FieldProblem, InvalidScheduleError
+from app.core.findings import told, unknown
 from app.services.schedules_plan import SchedulePlan
 from task_state.schedules import Fire, ScheduleRecord, ScheduleSpec
 
@@ -90,24 +92,12 @@ def preview_of(plan: SchedulePlan, spec: ScheduleSpec, after: float, count: int)
 
 
 def _problems(error: ValidationError) -> list[FieldProblem]:
-    return [
-        FieldProblem(_field(problem["loc"]), _words(problem["type"], problem["msg"]))
-        for problem in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    return [_problem(found) for found in error.errors(include_url=False)]
 
 
-def _field(location: tuple[int | str, ...]) -> str:
+def _problem(found: ErrorDetails) -> FieldProblem:
     # What stands for the whole is what the model itself checks: that it starts before it ends.
-    return ".".join(str(part) for part in location) or "end_at"
-
-
-def _words(kind: str, message: str) -> str:
-    match kind:
-        case "missing":
-            return "it is missing"
-        case "extra_forbidden":
-            known = ", ".join(cast("Mapping[str, object]", ScheduleSpec.model_fields))
-            return f"there is no such field; known are {known}"
-        case _:
-            text = message.removeprefix("Value error, ")
-            return text[:1].lower() + text[1:]
+    field = ".".join(map(str, found["loc"])) or "end_at"
+    if found["type"] == "extra_forbidden":
+        return FieldProblem(field, f"no such field: {unknown(field, ScheduleSpec.model_fields)}")
+    return FieldProblem(field, told(found).removeprefix(f"{field} "))

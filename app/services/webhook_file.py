@@ -3,11 +3,9 @@
 No message, and no `repr` of what is made here, holds a secret.
 """
 
-import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from pydantic import (
 )
 
 from app.core.errors import ConfigurationError
+from app.core.toml_tables import check_json, read_tables
 from app.event_system import TopicError, check_topic
 from app.services.webhook_signatures import (
     MIN_SECRET_BYTES,
@@ -37,7 +36,7 @@ from app.services.webhook_templates import Template
 from task_state.naming import NAME_WORDS, is_name
 
 Kind = Literal["github", "standard", "token"]
-MAX_FILE_BYTES: Final = 1024 * 1024
+VARIABLE: Final = "DMS_WEBHOOKS_FILE"
 MAX_PARAMETERS: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER: Final = re.compile(r"[a-z0-9-]{1,64}")
@@ -86,7 +85,7 @@ class Webhook:
 
 def load_webhooks(path: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Webhook]:
     """All webhooks of the file by name; raises ConfigurationError with file, table, key, remedy."""
-    tables = _read(path)
+    tables = read_tables(path, variable=VARIABLE, kind="webhooks", document="docs/webhooks.md")
     found: dict[str, Webhook] = {}
     for name, table in tables.items():
         if not _NAME.fullmatch(name):
@@ -130,9 +129,9 @@ def _header(value: str) -> str:
 
 def _json(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError("not JSON: write dates as texts, and no nan or inf") from error
+        check_json(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
     return value
 
 
@@ -144,7 +143,7 @@ class _TaskTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     service: Name
-    user: Name
+    user_id: Name
     parameters: Annotated[
         dict[str, Any], Field(max_length=MAX_PARAMETERS), AfterValidator(_json)
     ] = {}
@@ -163,33 +162,6 @@ class _Table(BaseModel):
     headers: list[Annotated[str, AfterValidator(_header)]] = []
     once: Literal["delivery", "body"] = "delivery"
     task: _TaskTable | None = None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(
-            f"DMS_WEBHOOKS_FILE: {path} cannot be read ({error.strerror}): correct the path, or "
-            "let this process's user read it"
-        ) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"DMS_WEBHOOKS_FILE: {path} is larger than 1 MiB: is it the file?")
-    try:
-        document = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        # What the parser shows of a line that it does not understand may be a secret.
-        at = re.search(r"line \d+, column \d+|end of document", str(error))
-        where = f" at {at[0]}" if at else ""
-        raise ConfigurationError(
-            f"DMS_WEBHOOKS_FILE: {path} is not TOML in UTF-8{where}: docs/webhooks.md has examples"
-        ) from None
-    tables = document.pop("webhooks", {})
-    if document or not isinstance(tables, dict):
-        odd = ", ".join(map(repr, document)) or "'webhooks'"
-        raise _wrong(path, odd, "only tables [webhooks.<name>] may stand there")
-    return tables  # pyright: ignore[reportUnknownVariableType]  (checked table by table)
 
 
 def _webhook(name: str, table: _Table, folder: Path, environment: Mapping[str, str]) -> Webhook:
@@ -213,7 +185,7 @@ def _webhook(name: str, table: _Table, folder: Path, environment: Mapping[str, s
 
 
 def _task(table: _TaskTable) -> WebhookTask:
-    return WebhookTask(table.service, table.user, Template(table.parameters, "task.parameters"))
+    return WebhookTask(table.service, table.user_id, Template(table.parameters, "task.parameters"))
 
 
 def _secrets(table: _Table, folder: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -273,4 +245,4 @@ def _explain(error: ValidationError) -> str:
 
 
 def _wrong(path: Path, place: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(f"DMS_WEBHOOKS_FILE: {path}: {place} {reason}")
+    return ConfigurationError(f"{VARIABLE}: {path}: {place} {reason}")

@@ -50,13 +50,10 @@ def _check_webhooks(file: Path | None) -> None:
     """Read the file of webhooks once before the server does, which would show a traceback."""
     if file is None:
         return
-    from app.core.errors import ConfigurationError
     from app.services.webhook_file import load_webhooks
 
-    try:
+    with _load_errors():
         load_webhooks(file)
-    except ConfigurationError as error:
-        raise CliError(str(error)) from error
 
 
 def scheduler(host: Host = None, port: Port = None) -> None:

@@ -209,6 +209,7 @@ local function has(part) return string.find(string.lower(part), text, 1, true) e
 
 local function says(r)
   if has(r.id) or has(r.user) then return true end
+  if not r.line and call('HSTRLEN', r.key, 'parameters') > SEARCHED_BYTES then return false end
   local parameters = values(r, 'parameters')[1] or ''
   return has(r.line and parameters or uncut(r.key, 'parameters', parameters))
 end

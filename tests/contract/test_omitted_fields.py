@@ -112,6 +112,18 @@ async def test_what_only_attempts_write_is_left_out_too(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("size", "found"), [(5_000, True), (16_374, True), (16_375, False)])
+async def test_a_text_is_looked_for_in_what_is_not_too_long(
+    repository: RedisTaskRepository, size: int, found: bool
+) -> None:
+    """Each record would cost milliseconds of Redis' time, and a search looks at a thousand."""
+    filler = "x" * (size - len("needle"))
+    await repository.save(record("long", parameters={"key": filler + "needle"}))
+    for search in (TaskSearch(q="NEEDLE"), TaskSearch(q="needle", sort="updated_at")):
+        assert bool(list(await repository.search(search))) is found
+    assert len(await repository.search(TaskSearch(q="LONG"))) == 1, "the id is always looked at"
+
+
 # ------------------------------------------------------------------------------------------ saving
 async def test_saving_a_record_of_a_listing_keeps_what_was_left_out(
     repository: RedisTaskRepository,

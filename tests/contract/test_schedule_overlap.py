@@ -175,6 +175,26 @@ async def test_what_waits_does_not_start_in_a_draining_service(
     assert told(await schedules.release()) == [(2, "fired")]
 
 
+async def test_the_one_that_waits_makes_room_when_it_starts(
+    old: Old, managed: ManagedTasks
+) -> None:
+    await old.made(overlap="buffer_one")
+    await old.settle(1, 2)
+    await end(managed, old.task(1))
+    assert told((await old.settle(3, 4)).fires) == [(2, "fired"), (3, "buffered"), (4, "skipped")]
+
+
+async def test_cancel_other_takes_the_place_of_what_waits(schedules: Schedules, old: Old) -> None:
+    await old.made(overlap="cancel_other")
+    await old.settle(1)
+    past = slots(START)
+    assert told(await schedules.backfill(NAME, past, overlap=Overlap.BUFFER_ALL)) == [
+        (0, "buffered")
+    ]
+    assert told((await old.settle(2)).fires) == [(0, "skipped"), (2, "fired")]
+    assert ((await old.now()).active, (await old.now()).buffered) == ([old.task(2)], [])
+
+
 async def test_an_edit_keeps_what_waits_as_it_was(
     schedules: Schedules, old: Old, managed: ManagedTasks, repository: RedisTaskRepository
 ) -> None:

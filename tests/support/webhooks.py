@@ -29,13 +29,13 @@ events = ["push", "release"]
 topic = "ci.deploys"
 headers = ["X-Extra"]
 task.service = "sync"
-task.user = "alice"
+task.user_id = "alice"
 task.parameters = {{ src = "/data/{{{{ payload.repository.full_name }}}}", delete = true }}
 
 [webhooks.orders]
 verify = "standard"
 secret = "{STANDARD_SECRET}"
-task = {{ service = "sync", user = "alice" }}
+task = {{ service = "sync", user_id = "alice" }}
 
 [webhooks.simple]
 verify = "token"
@@ -45,7 +45,7 @@ secrets = ["{TOKEN_SECRET}", "another-token-of-old-days"]
 verify = "github"
 secret = "{GITHUB_SECRET}"
 once = "body"
-task = {{ service = "sync", user = "alice" }}
+task = {{ service = "sync", user_id = "alice" }}
 """
 
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.dependencies import get_api, require_operator
-from app.api.findings import body_error
 from app.api.listing import NoQuery, options_of
 from app.api.parameters import read_object
 from app.api.responses import json_response
 from app.core.errors import BadInputError
+from app.core.findings import body_error
 from app.event_system import DeadLetter, QueueInfo
 from app.services.event_queues import MAX_LETTERS, Part, Settling
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.dependencies import get_api, require_operator
-from app.api.findings import body_error
 from app.api.listing import TaskQuery, Time, options_of
 from app.api.parameters import read_object
 from app.api.responses import LinesResponse, json_response
+from app.core.findings import body_error
 from task_state import TaskSearch
 from task_state.export import ExportForm
 from task_state.naming import MAX_TASK_ID, TASK_ID_PATTERN

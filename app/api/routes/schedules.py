@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.dependencies import get_api, require_operator
-from app.api.findings import body_error
 from app.api.listing import NoQuery, Time, options_of
 from app.api.parameters import read_idempotency_key, read_object, read_reason, wants_strict
 from app.api.schedules import (
@@ -30,6 +29,7 @@ from app.api.schedules import (
     shown_schedule,
 )
 from app.api.schemas import REASON_BODY
+from app.core.findings import body_error
 from app.services.schedules import MAX_PREVIEW
 from task_state.schedules import MAX_FIRES, MAX_SCHEDULES, SCHEDULE_PATTERN, ScheduleSpec
 

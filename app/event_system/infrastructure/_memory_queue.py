@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 from app.event_system.domain.errors import QueueFullError
 from app.event_system.domain.events import EventBase
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 DEFAULT_LIMIT: Final = 1000
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Again:
     """An event that was delivered before, so many times."""

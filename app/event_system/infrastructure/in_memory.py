@@ -251,7 +251,8 @@ class InMemorySubscription(Subscription[E_co]):
                     return
                 await queue.sleep()
                 continue
-            event = entry.event if isinstance(entry, Again) else entry
+            # A look at the type costs a tenth of all this less than isinstance().
+            event = entry.event if type(entry) is Again else entry
             yield event  # pyright: ignore[reportReturnType]  # EventBase is the type: it is plain
             queue.room += 1  # free(), without the cost of a call
             if queue.blocked:
