@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.errors import InvalidScheduleError
-from app.scheduler import SchedulerError
 from app.scheduler.infrastructure import Timetable
 from app.services.schedules_plan import Owed, SchedulePlan
 from dms_scheduler.schedule_metrics import ScheduleMetrics, State
@@ -196,7 +195,7 @@ class ScheduleRunner:
                 tasks=plan.tasks(owed.slots),
                 missed=owed.missed or (),
             )
-        except (SchedulerError, InvalidRequestError) as error:
+        except (InvalidScheduleError, InvalidRequestError) as error:
             return await self._set_aside(schedules, known, str(error))
         if settled.state == "done":
             self._note(plan, owed, settled)

@@ -75,6 +75,8 @@ class Range:
 def _slots(plan: SchedulePlan, start: datetime, end: datetime, moment: float) -> list[int]:
     if start >= end:
         raise BadInputError(f"start {start.isoformat()} is not before end {end.isoformat()}")
+    if start.timestamp() < 0:
+        raise BadInputError(f"start {start.isoformat()} is before 1970: nothing was scheduled then")
     if end.timestamp() > moment:
         raise BadInputError(
             f"end {end.isoformat()} is in the future: those slots will fire by themselves"

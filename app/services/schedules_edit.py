@@ -1,7 +1,6 @@
 """Giving a schedule another spec: what the old one owes is settled first."""
 
 from app.core.errors import InvalidScheduleError, ScheduleOwesError
-from app.scheduler import SchedulerError
 from app.services.schedules_plan import Owed, SchedulePlan
 from task_state.errors import InvalidRequestError, ScheduleConflictError
 from task_state.schedules import ScheduleRecord, Schedules, ScheduleSpec
@@ -52,7 +51,7 @@ async def _settle(
             tasks=plan.tasks(owed.slots),
             missed=owed.missed or (),
         )
-    except (InvalidRequestError, SchedulerError):
+    except (InvalidRequestError, InvalidScheduleError):
         return False
     if settled.state == "draining":
         raise ScheduleOwesError(

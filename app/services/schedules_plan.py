@@ -20,6 +20,7 @@ from app.scheduler.infrastructure.cron_trigger import find_zone
 from task_state.schedules import MAX_PARAMETERS_BYTES, MissedSlots, ScheduleSpec, SlotTask
 
 _T = TypeVar("_T")
+_OF_THIS_MACHINE: Final = frozenset({"Factory", "localtime", "posixrules"})
 _AROUND: Final = frozenset({"previous", "next"})
 
 
@@ -56,7 +57,7 @@ class SchedulePlan:
         expression = _tried(
             problems, "cron", lambda: CronExpression.parse(spec.cron, dst_policy=dst_policy)
         )
-        zone = _tried(problems, "timezone", lambda: find_zone(spec.timezone))
+        zone = _tried(problems, "timezone", lambda: _zone(spec.timezone))
         policy = _tried(problems, "policy", lambda: _policy(spec))
         template = _tried(problems, "parameters", lambda: Template(spec.parameters))
         if expression is None or zone is None or policy is None or template is None or problems:
@@ -73,7 +74,10 @@ class SchedulePlan:
 
     def due(self, slot: int) -> float:
         """When the slot is to fire: its own time, and the jitter."""
-        return due_at(self.expression, self.zone, self.policy, self.schedule_id, slot)
+        try:
+            return due_at(self.expression, self.zone, self.policy, self.schedule_id, slot)
+        except CronError:  # there is no next slot in the years that are computed
+            return slot
 
     def next_due(self, cursor: int) -> float | None:
         """When the first slot after the cursor is due; None: there is none any more."""
@@ -128,14 +132,18 @@ class SchedulePlan:
         return MissedSlots(count, first[0], self.expression.previous_epoch(before, self.zone))
 
     def parameters(self, slot: int) -> dict[str, Any]:
-        """The parameters of the slot's task. Raises SchedulerError where its times leave the years
-        that are computed."""
+        """The parameters of the slot's task. Raises InvalidScheduleError where its times leave the
+        years that are computed."""
         previous = following = slot
-        if self.template.names & _AROUND:  # else nobody asks
-            previous = self.expression.previous_epoch(slot, self.zone)
-            following = self.expression.next_epoch(slot, self.zone)
-        occasion = Occasion(self.schedule_id, self.zone, slot, previous, following)
-        return self.template.fill(occasion)
+        try:
+            if self.template.names & _AROUND:  # else nobody asks
+                previous = self.expression.previous_epoch(slot, self.zone)
+                following = self.expression.next_epoch(slot, self.zone)
+            occasion = Occasion(self.schedule_id, self.zone, slot, previous, following)
+            return self.template.fill(occasion)
+        except (CronError, TemplateError) as error:
+            problem = error.problem if isinstance(error, TemplateError) else str(error)
+            raise InvalidScheduleError([FieldProblem("parameters", problem)]) from error
 
     def tasks(self, slots: Sequence[int]) -> list[SlotTask]:
         """The slots with the parameters of their tasks; raises as `parameters`."""
@@ -159,6 +167,14 @@ def _tried(problems: list[FieldProblem], field: str, make: Callable[[], _T]) -> 
     except (CronError, TriggerConfigError) as error:
         problems.append(FieldProblem(field, str(error)))
     return None
+
+
+def _zone(name: str) -> tzinfo:
+    if name in _OF_THIS_MACHINE:
+        raise TriggerConfigError(
+            f"timezone {name!r} is another one on each machine: give a name such as 'Asia/Seoul'"
+        )
+    return find_zone(name)
 
 
 def _dst_policy(spec: ScheduleSpec, problems: list[FieldProblem]) -> DstPolicy:

@@ -374,10 +374,10 @@ async def test_slots_that_wait_start_when_the_task_before_has_ended(
 ) -> None:
     await service.create(NAME, each_second(overlap=Overlap.BUFFER_ALL))
     async with replica(url) as one:
-        record = await seen.until(lambda record: len(record.buffered) >= 2, "two wait")
-        record = (await service.pause(NAME)).record
+        await seen.until(lambda record: len(record.buffered) >= 2, "two wait")
+        rare = spec(cron="0 0 1 1 *", overlap="buffer_all")  # no slot of its own helps them on
+        record = (await service.replace(NAME, rare)).record
         first, waiting = record.active, sorted(record.buffered)
-        await service.resume(NAME)
         assert len(first) == 1
         await end(managed, first[0])
         await seen.until(lambda record: record.active == [task_of(waiting[0])], "the next started")

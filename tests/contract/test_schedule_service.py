@@ -293,6 +293,13 @@ async def test_ranges_that_make_no_sense(
         )
 
 
+async def test_a_range_before_time_began(service: ScheduleService) -> None:
+    await service.create(NAME, spec(cron="* * * * *"))
+    for year in (1, 1969):
+        with pytest.raises(BadInputError, match="before 1970"):
+            await service.backfill(NAME, datetime(year, 1, 1, tzinfo=UTC), None)
+
+
 async def test_a_range_without_a_zone_is_the_schedules(service: ScheduleService) -> None:
     own = spec(cron="0 9 * * *", timezone="Asia/Seoul", start_at="2025-06-02T00:00:00+09:00")
     await service.create(NAME, own)

@@ -206,7 +206,7 @@ async def test_redis_killed_and_restarted_in_the_middle_loses_nothing(
     """A short outage is not noticed by the handler; a long one makes it stop, and its attempt is
     given back and done again. Either way: one end, every line of the log."""
     target = tmp_path / "steps"
-    lease = {**SHORT, "DMS_LEASE_SECONDS": "3" if away_past_lease else "120"}
+    lease = {**SHORT, "DMS_LEASE_SECONDS": "6" if away_past_lease else "120"}
     with WorkerProcess(server.url, lease) as worker:
         async with Client(server.url) as client:
             task_id = await client.submit(

@@ -187,6 +187,15 @@ def test_parameters_have_the_slot_and_those_around_it() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["{{ slot + 36600d }}", "{{ next + 3000w }}"])
+def test_a_time_beyond_the_calendar_is_an_error_that_names_the_field(text: str) -> None:
+    made = plan(cron="0 0 1 1 *", parameters={"x": text}, jitter_seconds=5)
+    last = made.following(epoch("9998-01-01T00:00:00") - 1, 9)[-1]
+    assert last <= made.due(last) <= last + 5
+    with pytest.raises(InvalidScheduleError, match="parameters: "):
+        made.parameters(last)
+
+
 def test_a_time_without_a_zone_is_the_schedules() -> None:
     made = plan(timezone="Asia/Seoul")
     assert made.aware(datetime(2026, 1, 5)).utcoffset() == timedelta(hours=9)  # noqa: DTZ001
@@ -202,6 +211,7 @@ def test_a_time_without_a_zone_is_the_schedules() -> None:
         ({"cron": "0 0 30 2 *"}, ["cron"]),
         ({"timezone": "Asia/Seol"}, ["timezone"]),
         ({"timezone": "../UTC"}, ["timezone"]),
+        ({"timezone": "localtime"}, ["timezone"]),
         ({"dst_policy": "twice"}, ["dst_policy"]),
         ({"parameters": {"src": {"x": "{{ slto }}"}}}, ["parameters.src.x"]),
         ({"cron": "x", "timezone": "y", "dst_policy": "z"}, ["dst_policy", "cron", "timezone"]),
