@@ -68,7 +68,8 @@ def test_from_creation_to_deletion(cli: Cli, stack: Stack) -> None:
     def fired() -> list[dict[str, Any]]:
         return cli.json("fires", name)["fires"]
 
-    fires = eventually(lambda: found if len(found := fired()) >= 2 else None)
+    eventually(lambda: len(fired()) >= 2)
+    fires = fired()
     assert [fire["outcome"] for fire in fires] == ["fired"] * len(fires)
     task_id = fires[-1]["task_id"]
     slot = int(datetime.fromisoformat(fires[-1]["slot"]).timestamp())

@@ -101,7 +101,9 @@ def test_every_key_and_script_is_documented() -> None:
     assert scripts
     described = set(re.findall(r"`([\w:<>-]+)`", page))
     # `prelude` and `create` are parts that others include.
-    assert names | scripts - {"prelude", "record_prelude", "schedule_prelude", "create"} <= described
+    assert (
+        names | scripts - {"prelude", "record_prelude", "schedule_prelude", "create"} <= described
+    )
 
 
 def test_every_transition_is_documented() -> None:
