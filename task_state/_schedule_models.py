@@ -103,6 +103,16 @@ class ScheduleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulePage:
+    """Schedules by name. `unreadable` are those that this version of DMS cannot read; the next page
+    begins behind `next_after`, None on the last one."""
+
+    records: list[ScheduleRecord]
+    unreadable: list[str]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SlotTask:
     """A slot (whole seconds since 1970) that fires, and the parameters of its task."""
 

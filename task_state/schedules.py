@@ -34,6 +34,7 @@ from task_state._schedule_models import (
     FireOutcome,
     MissedSlots,
     Overlap,
+    SchedulePage,
     ScheduleRecord,
     ScheduleSpec,
     Settled,
@@ -59,6 +60,7 @@ __all__ = [
     "FireOutcome",
     "MissedSlots",
     "Overlap",
+    "SchedulePage",
     "ScheduleRecord",
     "ScheduleSpec",
     "Schedules",
@@ -103,14 +105,15 @@ class Schedules:
         row = await self._store.read("schedule_get", schedule_id, fresh=True)
         return decode_schedule(row) if row else None
 
-    async def page(self, *, after: str | None = None, limit: int = 50) -> list[ScheduleRecord]:
+    async def page(self, *, after: str | None = None, limit: int = 50) -> SchedulePage:
         """At most `limit` schedules (1 to 200) whose ids come after `after`, by the bytes of their
-        ids. What this version cannot read is left out."""
+        ids."""
         _check_limit(limit, MAX_SCHEDULES)
         if after:
             check_schedule_id(after)
-        rows = await self._store.read("schedule_page", after or "", limit)
-        return _readable(rows)[0]
+        rows, following = await self._store.read("schedule_page", after or "", limit)
+        records, unreadable = _readable(rows)
+        return SchedulePage(records, unreadable, following.decode() or None)
 
     async def replace(
         self,

@@ -62,7 +62,7 @@ async def test_a_schedule_is_created_shown_listed_and_deleted(dms_redis_url: str
         assert all("T03:00:00+09:00" in at for at in made["next_fires"])
         assert (await call(frontend, "GET", "/nightly"))["schedule"] == made
         listed = await call(frontend, "GET")
-        assert listed == {"schedules": [made], "next_cursor": None}
+        assert listed == {"schedules": [made], "unreadable": [], "next_cursor": None}
         assert await call(frontend, "DELETE", "/nightly") == {
             "schedule_id": "nightly",
             "deleted": True,

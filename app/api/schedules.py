@@ -105,9 +105,11 @@ class ScheduleAnswer(BaseModel):
 
 
 class ScheduleList(BaseModel):
-    """Schedules by id. `next_cursor` is null on the last page."""
+    """Schedules by name; `unreadable` are those that only a newer version of DMS can read.
+    `next_cursor` is null on the last page."""
 
     schedules: list[ScheduleShown]
+    unreadable: list[str]
     next_cursor: str | None
 
 

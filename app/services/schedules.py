@@ -16,10 +16,11 @@ from app.core.errors import (
 from app.services.deadline import store_deadline
 from app.services.schedules_backfill import Range
 from app.services.schedules_edit import redis_now, replaced
-from app.services.schedules_plan import SchedulePlan, check_size
+from app.services.schedules_plan import SchedulePlan
 from app.services.schedules_views import (
     Backfill,
     Preview,
+    ScheduleList,
     ScheduleView,
     preview_of,
     read_spec,
@@ -85,13 +86,14 @@ class ScheduleService:
             record = await _load(await self._provider.get_schedules(), schedule_id)
         return view_of(record, now().timestamp())
 
-    async def list(self, *, after: str | None = None, limit: int = 50) -> list[ScheduleView]:
-        """Schedules by id, those after `after`."""
+    async def list(self, *, after: str | None = None, limit: int = 50) -> ScheduleList:
+        """Schedules by name, those after `after`."""
         async with store_deadline(self._timeout):
             schedules = await self._provider.get_schedules()
-            records = await schedules.page(after=after, limit=limit)
+            page = await schedules.page(after=after, limit=limit)
         moment = now().timestamp()
-        return [view_of(record, moment) for record in records]
+        views = [view_of(record, moment) for record in page.records]
+        return ScheduleList(views, page.unreadable, page.next_after)
 
     async def fires(
         self, schedule_id: str, *, limit: int = 50, before: int | None = None
@@ -231,9 +233,7 @@ async def _load_own(schedules: Schedules, schedule_id: str) -> ScheduleRecord:
 
 def check_schedule(schedule_id: str, spec: ScheduleSpec) -> None:
     """Try what the runner will do with it; raises InvalidScheduleError."""
-    plan = SchedulePlan.of(schedule_id, spec)
-    for slot in plan.following(now().timestamp(), 1):
-        check_size(plan.parameters(slot))
+    preview_of(SchedulePlan.of(schedule_id, spec), spec, now().timestamp(), 1)
 
 
 def _changed(action: str, record: ScheduleRecord) -> ScheduleView:

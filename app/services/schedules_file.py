@@ -102,10 +102,9 @@ class SchedulesFile:
         after: str | None = None
         while True:
             page = await self._service.list(after=after, limit=MAX_SCHEDULES)
-            found |= {v.record.schedule_id for v in page if v.record.source == "file"}
-            if len(page) < MAX_SCHEDULES:
+            found |= {v.record.schedule_id for v in page.views if v.record.source == "file"}
+            if (after := page.next_after) is None:
                 return found
-            after = page[-1].record.schedule_id
 
     async def _put(self, name: str, spec: ScheduleSpec) -> bool:
         try:

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from app.core.errors import FieldProblem, InvalidScheduleError
 from app.core.findings import told, unknown
-from app.services.schedules_plan import SchedulePlan
+from app.services.schedules_plan import SchedulePlan, check_size
 from task_state.schedules import Fire, ScheduleRecord, ScheduleSpec
 
 NEXT_FIRES: Final = 5
@@ -25,6 +25,15 @@ class ScheduleView:
     next_fires: list[datetime]
     words: str
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleList:
+    """A page of schedules by name, as `SchedulePage` of the store."""
+
+    views: list[ScheduleView]
+    unreadable: list[str]
+    next_after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +88,20 @@ def view_of(record: ScheduleRecord, now: float) -> ScheduleView:
 
 
 def preview_of(plan: SchedulePlan, spec: ScheduleSpec, after: float, count: int) -> Preview:
-    """The next `count` fires after a time."""
-    fires = [
-        PreviewedFire(
-            datetime.fromtimestamp(slot, plan.zone),
-            datetime.fromtimestamp(plan.due(slot), plan.zone),
-            plan.parameters(slot),
-        )
-        for slot in plan.following(after, count)
-    ]
+    """The next `count` fires after a time. Raises InvalidScheduleError for parameters that become
+    too long."""
+    fires = [_previewed(plan, slot) for slot in plan.following(after, count)]
     return Preview(spec, plan.expression.describe(), fires)
+
+
+def _previewed(plan: SchedulePlan, slot: int) -> PreviewedFire:
+    parameters = plan.parameters(slot)
+    check_size(parameters)
+    return PreviewedFire(
+        datetime.fromtimestamp(slot, plan.zone),
+        datetime.fromtimestamp(plan.due(slot), plan.zone),
+        parameters,
+    )
 
 
 def _problems(error: ValidationError) -> list[FieldProblem]:

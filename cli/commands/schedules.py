@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def list_schedules(
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, max=199, help="Schedules a page.")
+        int | None, typer.Option("--limit", min=1, max=200, help="Schedules a page.")
     ] = None,
     cursor: options.Cursor = None,
     all_pages: options.AllPages = False,
@@ -69,6 +69,8 @@ def _show_page(page: dict[str, Any], output: Format) -> None:
             print(to_json(schedule))
     else:
         show_table(_HEADERS, map(_row, page["schedules"]))
+    if page["unreadable"] and output is not Format.JSON:
+        note(f"cannot be read by this version of DMS: {', '.join(page['unreadable'])}")
 
 
 def _row(schedule: Schedule) -> tuple[object, ...]:

@@ -68,8 +68,9 @@ async def test_a_schedule_is_created_shown_listed_and_deleted(service: ScheduleS
     assert (made.record.paused, made.record.reason) == (True, "아직")
     await service.create("a", spec(cron="0 9 * * *"))
     assert (await service.get("a")).words == "at 09:00"
-    assert [view.record.schedule_id for view in await service.list(limit=10)] == ["a", "b"]
-    assert [view.record.schedule_id for view in await service.list(after="a", limit=10)] == ["b"]
+    assert [view.record.schedule_id for view in (await service.list(limit=10)).views] == ["a", "b"]
+    later = await service.list(after="a", limit=10)
+    assert [view.record.schedule_id for view in later.views] == ["b"]
     with pytest.raises(ScheduleExistsError):
         await service.create("a", spec())
     await service.delete("a")
@@ -87,12 +88,14 @@ async def test_what_means_nothing_is_not_stored(service: ScheduleService) -> Non
         spec(parameters={"much": "{{ slot:" + "%F" * 30_000 + " }}"}),
     ):
         with pytest.raises(InvalidScheduleError):
+            service.preview(wrong)
+        with pytest.raises(InvalidScheduleError):
             await service.create(NAME, wrong)
         await service.create("other", spec())
         with pytest.raises(InvalidScheduleError):
             await service.replace("other", wrong)
         await service.delete("other")
-    assert await service.list() == []
+    assert (await service.list()).views == []
 
 
 def test_a_preview_stores_nothing_and_is_bounded(service: ScheduleService) -> None:

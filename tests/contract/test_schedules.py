@@ -15,7 +15,14 @@ from task_state import (
     keys,
 )
 from task_state.managed import ManagedTasks
-from task_state.schedules import MAX_FIRES, Overlap, ScheduleRecord, Schedules, SlotTask
+from task_state.schedules import (
+    MAX_FIRES,
+    Overlap,
+    SchedulePage,
+    ScheduleRecord,
+    Schedules,
+    SlotTask,
+)
 from tests.contract.schedule_store import NAME, START, Old, end, slots, spec, told
 from tests.contract.store import Keyspace
 
@@ -67,7 +74,7 @@ async def test_a_name_is_given_once(schedules: Schedules) -> None:
 async def test_what_is_not_there(schedules: Schedules) -> None:
     assert await schedules.get(NAME) is None
     assert await schedules.delete(NAME) is False
-    assert await schedules.page() == []
+    assert await schedules.page() == SchedulePage([], [], None)
     record = await schedules.settle(NAME, revision=1, cursor=1, new_cursor=2, tasks=[])
     assert record.state == "gone"
     for call in (
@@ -136,9 +143,11 @@ async def test_pages_go_by_name(schedules: Schedules) -> None:
     names = ["B", "a", "a.b", "a1", "b"]
     for name in reversed(names):
         await schedules.create(name, spec())
-    assert [found.schedule_id for found in await schedules.page(limit=200)] == names
-    assert [found.schedule_id for found in await schedules.page(after="a", limit=2)] == names[2:4]
-    assert await schedules.page(after="b") == []
+    whole = await schedules.page(limit=200)
+    assert ([found.schedule_id for found in whole.records], whole.next_after) == (names, None)
+    two = await schedules.page(after="a", limit=2)
+    assert ([found.schedule_id for found in two.records], two.next_after) == (names[2:4], "a1")
+    assert await schedules.page(after="b") == SchedulePage([], [], None)
     for limit in (0, 201):
         with pytest.raises(InvalidRequestError, match="limit"):
             await schedules.page(limit=limit)
@@ -155,7 +164,10 @@ async def test_one_that_cannot_be_read_hides_no_other(
     keyspace.client.hset(keys.schedule("a"), "spec", newer.replace('"new":1', '"overlap":"new"'))
     with pytest.raises(ScheduleUnreadableError, match="'a' cannot be read"):
         await schedules.get("a")
-    assert [found.schedule_id for found in await schedules.page()] == ["b"]
+    first = await schedules.page(limit=1)
+    assert (first.records, first.unreadable, first.next_after) == ([], ["a"], "a")
+    rest = await schedules.page(after="a")
+    assert ([found.schedule_id for found in rest.records], rest.next_after) == (["b"], None)
     changed = await schedules.changed(0)
     assert ([found.schedule_id for found in changed.records], changed.unreadable) == (["b"], ["a"])
 

@@ -49,7 +49,7 @@ async def service(dms_redis_url: str) -> AsyncGenerator[ScheduleService]:
 
 async def names(service: ScheduleService) -> dict[str, str]:
     """The stored schedules and where they are from."""
-    return {v.record.schedule_id: v.record.source for v in await service.list()}
+    return {v.record.schedule_id: v.record.source for v in (await service.list()).views}
 
 
 async def test_the_file_creates_changes_and_removes_what_is_its_own(

@@ -57,7 +57,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(50, ge=1, le=MAX_SCHEDULES - 1)
+    limit: int = Field(50, ge=1, le=MAX_SCHEDULES)
     cursor: str | None = Field(
         None, pattern=SCHEDULE_PATTERN, max_length=64, description="`next_cursor` of a page"
     )
@@ -89,11 +89,14 @@ class PreviewQuery(BaseModel):
 )
 async def list_schedules(query: Annotated[PageQuery, Query()], request: Request) -> Response:
     """By name, each with when it fires next."""
-    views = await get_api(request).schedules.list(after=query.cursor, limit=query.limit + 1)
-    page = views[: query.limit]
-    following = page[-1].record.schedule_id if len(views) > query.limit else None
-    shown = [ScheduleShown.of(view) for view in page]
-    return answer(ScheduleList.model_construct(schedules=shown, next_cursor=following))
+    page = await get_api(request).schedules.list(after=query.cursor, limit=query.limit)
+    return answer(
+        ScheduleList.model_construct(
+            schedules=[ScheduleShown.of(view) for view in page.views],
+            unreadable=page.unreadable,
+            next_cursor=page.next_after,
+        )
+    )
 
 
 @router.post(
