@@ -287,7 +287,8 @@ def test_the_public_face() -> None:
         "MAX_OFFSET", "MAX_PAGE", "MAX_TEXT", "TRANSITIONS", "AttemptNote", "AttemptOutcome",
         "ConfigurationError", "ConflictError", "FencedError", "IdempotencyMismatchError",
         "InvalidRequestError", "JsonObject", "LeaseHeldError", "LogPage", "Paging",
-        "ServiceDrainingError", "StoreUnavailableError", "TaskCounts", "TaskNotFoundError",
+        "ScheduleConflictError", "ScheduleExistsError", "ScheduleNotFoundError",
+        "ScheduleUnreadableError", "ServiceDrainingError", "StoreUnavailableError", "TaskCounts", "TaskNotFoundError",
         "TaskPage", "TaskRecord", "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError",
         "TaskStatus", "TransitionError",
     }  # fmt: skip

@@ -205,7 +205,7 @@ async def test_a_reader_of_changes_misses_none(
     await asyncio.gather(*(write(each, own) for own, each in enumerate(writers)))
     done.set()
     await following
-    stored = {record.schedule_id: record for record in await reader.page(limit=200)}
+    stored = {record.schedule_id: record for record in (await reader.page(limit=200)).records}
     assert known == stored
 
 

@@ -15,6 +15,7 @@ from app.core.events import TASK_EVENTS_GROUP
 from app.event_system import Overflow, Subscription, check_topic
 from app.event_system.infrastructure import RedisBroker
 from app.tasks import TaskEvent, task_topic
+from dms_scheduler import task_event_relay
 from dms_scheduler.task_event_relay import TaskEventRelay
 from task_state import TaskResult, TaskStatus, keys
 from task_state.managed import ManagedTasks
@@ -243,6 +244,32 @@ async def test_a_full_queue_holds_up_and_loses_nothing(
     assert sorted(event.task_id for event in found) == sorted(tasks)
     assert sorted(event.task_id for event in every) == sorted([*tasks, other])
     assert (await queue_of(events, "tasks.**", "test")).waiting == 0
+
+
+async def test_more_held_up_than_one_read_takes_hold_up_no_others(
+    provider: RedisRepositoryProvider,
+    managed: ManagedTasks,
+    outbox: Outbox,
+    events: RedisBroker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is stuck is tried again and again, and what comes after it is published meanwhile."""
+    monkeypatch.setattr(task_event_relay, "_BATCH", 2)
+    strict = await subscribed(events, "tasks.sync.*", overflow=Overflow.ERROR, limit=1)
+    easy = await subscribed(events, "tasks.copy.*")
+    tasks = [await complete(managed) for _ in range(6)]
+
+    async def held_up() -> bool:
+        depth = (await outbox.depths()).get(TASK_EVENTS_GROUP)
+        return depth is not None and (depth.unread, depth.pending) == (0, 5)
+
+    async with relaying(provider, events):
+        await eventually(held_up)
+        other = await complete(managed, service="copy")
+        assert [event.task_id for event in await take_acked(easy, 1)] == [other]
+        found = await take_acked(strict, 6)
+        await eventually(lambda: caught_up(outbox))
+    assert sorted(event.task_id for event in found) == sorted(tasks)
 
 
 async def test_an_outage_is_waited_out(own_server: RealServer) -> None:
