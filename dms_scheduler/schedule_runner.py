@@ -16,6 +16,7 @@ from dms_scheduler.schedule_metrics import ScheduleMetrics, State
 from dms_scheduler.store_clock import StoreClock
 from task_state.errors import (
     InvalidRequestError,
+    ScheduleConflictError,
     ScheduleNotFoundError,
     ScheduleUnreadableError,
     StoreUnavailableError,
@@ -249,9 +250,15 @@ class ScheduleRunner:
             self._take(record)
 
     async def _set_aside(self, schedules: Schedules, known: _Known, problem: str) -> float:
-        """Pause a schedule that can never fire as it is, so that somebody sees it."""
-        if self._known.get(known.schedule_id) is not known:
+        """Pause a schedule that can never fire as it is, so that somebody sees it; not one that was
+        mended since this replica read it."""
+        reason = f"it cannot fire: {problem}"[:_REASON]
+        try:
+            await schedules.pause(known.schedule_id, reason, revision=known.revision)
+        except (ScheduleConflictError, ScheduleNotFoundError):  # it was edited, or paused, meanwhile
+            await self._reload(schedules, known)
             return 0
+        known.paused = True
         logger.error(
             "A stored schedule means nothing, and is paused",
             extra={
@@ -260,11 +267,6 @@ class ScheduleRunner:
                 "problem": problem,
             },
         )
-        try:
-            await schedules.pause(known.schedule_id, f"it cannot fire: {problem}"[:_REASON])
-        except ScheduleNotFoundError:  # the next round will say so
-            return _STUCK_SECONDS
-        known.paused = True
         return 0
 
     # -------------------------------------------------------------------------------------- outages

@@ -66,7 +66,8 @@ class TaskEventRelay:
 
     async def _turn(self) -> None:
         try:
-            if time.monotonic() >= self._retry_at:
+            # Not in the middle: what is stuck may be more than is gone through until then.
+            if time.monotonic() >= self._retry_at and not self._reader.behind:
                 self._retry_at = math.inf
                 self._reader.again()
             outbox = await self._provider.get_outbox()

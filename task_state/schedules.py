@@ -134,13 +134,17 @@ class Schedules:
         fields = spec_fields(spec)
         return await self._change("replace", schedule_id, revision, cursor, due, *fields)
 
-    async def pause(self, schedule_id: str, reason: str | None = None) -> ScheduleRecord:
-        """Let no slot fire; what waits goes on waiting. Raises ScheduleNotFoundError."""
-        return await self._change("pause", schedule_id, "1", check_reason(reason))
+    async def pause(
+        self, schedule_id: str, reason: str | None = None, *, revision: int | None = None
+    ) -> ScheduleRecord:
+        """Let no slot fire; what waits goes on waiting. With `revision`, only if that is the one
+        that it has: else raises ScheduleConflictError. Raises ScheduleNotFoundError."""
+        known = "" if revision is None else revision
+        return await self._change("pause", schedule_id, "1", check_reason(reason), known)
 
     async def resume(self, schedule_id: str) -> ScheduleRecord:
         """End a pause, whose slots are not made up; harmless for one that is not paused."""
-        return await self._change("pause", schedule_id, "", "")
+        return await self._change("pause", schedule_id, "", "", "")
 
     async def delete(self, schedule_id: str) -> bool:
         """Remove the schedule, its history and what waits; its tasks go on. False: none such."""

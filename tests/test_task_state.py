@@ -288,7 +288,8 @@ def test_the_public_face() -> None:
         "ConfigurationError", "ConflictError", "FencedError", "IdempotencyMismatchError",
         "InvalidRequestError", "JsonObject", "LeaseHeldError", "LogPage", "Paging",
         "ScheduleConflictError", "ScheduleExistsError", "ScheduleNotFoundError",
-        "ScheduleUnreadableError", "ServiceDrainingError", "StoreUnavailableError", "TaskCounts", "TaskNotFoundError",
+        "ScheduleUnreadableError", "ServiceDrainingError", "StoreUnavailableError", "TaskCounts",
+        "TaskNotFoundError",
         "TaskPage", "TaskRecord", "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError",
         "TaskStatus", "TransitionError",
     }  # fmt: skip

@@ -14,8 +14,9 @@ class OutboxReader:
     """The events of a group in the order in which one of its consumers should take them.
 
     What this consumer's name took and never finished comes first, and again after each outage of
-    the store; then what was put off and is due; then what other consumers took `abandoned_seconds`
-    ago and did not finish; then what is new. The group is made when it is not there.
+    the store, in turns with the rest, which so much of it may not hold up: what was put off and is
+    due; then what other consumers took `abandoned_seconds` ago and did not finish; then what is
+    new. The group is made when it is not there.
     """
 
     def __init__(self, group: str, consumer: str, *, abandoned_seconds: float) -> None:
@@ -24,7 +25,13 @@ class OutboxReader:
         self._abandoned_ms = int(abandoned_seconds * 1000)
         self._joined = False
         self._left_behind: str | None = None
+        self._rest_is_next = False
         self._next_claim = 0.0
+
+    @property
+    def behind(self) -> bool:
+        """Whether it goes through what this consumer has taken and not finished."""
+        return self._left_behind is not None
 
     def again(self) -> None:
         """Begin anew with what this consumer has taken and not finished."""
@@ -48,8 +55,10 @@ class OutboxReader:
             await outbox.ensure_group(self._group)
             self._joined = True
             self.again()
-        if self._left_behind is not None:
+        if self._left_behind is not None and not self._rest_is_next:
+            self._rest_is_next = True
             return await self._take_up(outbox, self._left_behind, count, held)
+        self._rest_is_next = False
         events = await outbox.take_due(self._group, hide_ms=self._abandoned_ms, count=count)
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._abandoned_ms / 3000
@@ -58,7 +67,8 @@ class OutboxReader:
             )
         if events:
             return events
-        return await outbox.read(self._group, self._consumer, count=count, block_ms=_BLOCK_MS)
+        block_ms = 0 if self.behind else _BLOCK_MS
+        return await outbox.read(self._group, self._consumer, count=count, block_ms=block_ms)
 
     async def _take_up(
         self, outbox: Outbox, after: str, count: int, held: Collection[OutboxEvent]

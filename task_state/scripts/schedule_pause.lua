@@ -1,7 +1,8 @@
--- Pauses or resumes a schedule. ARGV: prefix, ttl, name, '1' to pause, reason. A resumed one begins anew:
--- its slots count from now on, failures too. What waits may start then.
+-- Pauses or resumes a schedule. ARGV: prefix, ttl, name, '1' to pause, reason, its revision ('' = whichever).
+-- A resumed one begins anew: its slots count from now on, failures too. What waits may start then.
 local s = load_schedule(ID)
 if not s then return {'!', 'MISSING'} end
+if ARGV[6] ~= '' and s.revision ~= tonumber(ARGV[6]) then return {'!', 'CONFLICT'} end
 if ARGV[4] == '1' then
   if not s.paused or (ARGV[5] ~= '' and call('HGET', s.key, 'reason') ~= ARGV[5]) then
     pause_schedule(ID, ARGV[5])

@@ -20,7 +20,7 @@ from task_state.admission import Admission
 from task_state.managed import ManagedTasks
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
-from task_state.schedules import Overlap, ScheduleRecord, Schedules, ScheduleSpec
+from task_state.schedules import Overlap, ScheduleRecord, Schedules, ScheduleSpec, Settled
 from tests.contract.schedule_store import NAME, end, spec, task_of
 from tests.contract.servers import RealServer
 from tests.contract.store import Keyspace
@@ -37,12 +37,12 @@ def service(provider: RedisRepositoryProvider) -> ScheduleService:
 class Replica:
     """A runner with connections and metrics of its own."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, poll_seconds: float) -> None:
         settings = RedisRepositorySettings(write_url=url, timeout_seconds=timeout)
         self.provider = RedisRepositoryProvider(settings)
         self.registry = CollectorRegistry()
         self.runner = ScheduleRunner(
-            self.provider, ScheduleMetrics(self.registry), poll_seconds=0.05
+            self.provider, ScheduleMetrics(self.registry), poll_seconds=poll_seconds
         )
 
     def counted(self, name: str, **labels: str) -> float:
@@ -51,9 +51,11 @@ class Replica:
 
 
 @asynccontextmanager
-async def replica(url: str, timeout: float = 60) -> AsyncGenerator[Replica]:
+async def replica(
+    url: str, timeout: float = 60, poll_seconds: float = 0.05
+) -> AsyncGenerator[Replica]:
     """A runner that runs."""
-    made = Replica(url, timeout)
+    made = Replica(url, timeout, poll_seconds)
     running = asyncio.create_task(made.runner.run())
     try:
         yield made
@@ -350,6 +352,30 @@ async def test_a_mended_schedule_fires_when_it_is_resumed(
         await service.replace(NAME, each_second())
         await service.resume(NAME)
         await seen.until(lambda record: record.fired >= 1, "it fires")
+
+
+async def test_what_was_mended_meanwhile_is_not_paused(
+    url: str, schedules: Schedules, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit comes when the runner is about to settle what it has read, and finds it broken."""
+    await schedules.create(NAME, spec(parameters={"x": "{{ slot:" + "%F" * 30_000 + "}}"}))
+    settle, edited = Schedules.settle, False
+
+    async def edited_before(self: Schedules, schedule_id: str, **values: Any) -> Settled:
+        nonlocal edited
+        if not edited:
+            edited = True
+            old = await seen.record()
+            await schedules.replace(
+                NAME, spec(), revision=old.revision, cursor=old.cursor, before=None
+            )
+        return await settle(self, schedule_id, **values)
+
+    monkeypatch.setattr(Schedules, "settle", edited_before)
+    async with replica(url, poll_seconds=3600):
+        record = await seen.until(lambda record: record.fired >= 1, "it fires as mended")
+    assert edited
+    assert not record.paused
 
 
 # ------------------------------------------------------------------------------- services and tasks

@@ -204,6 +204,8 @@ async def test_a_paused_schedule_settles_nothing(schedules: Schedules, old: Old)
     paused = await schedules.pause(NAME, "the disk is full")
     assert (paused.paused, paused.reason) == (True, "the disk is full")
     assert await schedules.pause(NAME, "the disk is full") == paused, "again: nothing changes"
+    with pytest.raises(ScheduleConflictError):
+        await schedules.pause(NAME, "no use", revision=paused.revision - 1)
     again = await schedules.pause(NAME, "for good")
     assert (again.paused_at, again.reason) == (paused.paused_at, "for good")
     assert await schedules.pause(NAME) == again

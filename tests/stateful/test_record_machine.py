@@ -33,28 +33,37 @@ ODD = [
     *("null", '"', "\\", "/", ",\r", "a,\rb", ",\n", "]", "{", "\0", "\x7f", "\x85", "\u2028"),
     *("한글", "😀", "\ufffd", "[", "1e400", "NaN", "true", ":1", "error:1"),
 ]
-PLAIN = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90)
-SIZED = st.builds(lambda size, end: "x" * (size - len(end.encode())) + end,
-                  st.sampled_from(SIZES), st.sampled_from(["x", "\r", "끝", '"']))  # fmt: skip
-TEXTS = st.sampled_from(ODD) | PLAIN | SIZED
-NUMBERS = (
+PLAIN: st.SearchStrategy[str] = st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=90
+)
+
+
+def sized(size: int, end: str) -> str:
+    """A text of so many bytes."""
+    return "x" * (size - len(end.encode())) + end
+
+
+SIZED = st.builds(sized, st.sampled_from(SIZES), st.sampled_from(["x", "\r", "끝", '"']))
+TEXTS: st.SearchStrategy[str] = st.sampled_from(ODD) | PLAIN | SIZED
+NUMBERS: st.SearchStrategy[float] = (
     st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from([2**53 + 1, 0, -0.0, 1e22, 5e-324, 1.0])
 )
-VALUES = st.recursive(
+VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
-OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=3)
-JOBS = st.lists(TEXTS, max_size=3)
+OBJECTS: st.SearchStrategy[dict[str, Any]] = st.dictionaries(TEXTS, VALUES, max_size=3)
+JOBS: st.SearchStrategy[list[str]] = st.lists(TEXTS, max_size=3)
 RESULTS = st.sampled_from(["pod_status", "data", "error"])
-CONTENT = st.fixed_dictionaries(
+CONTENT: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"parameters": OBJECTS, "description": st.none() | TEXTS, "jobs": JOBS},
     optional={"max_attempts": st.integers(1, 9)},
 )
 ENDS = st.sampled_from([TaskStatus.COMPLETED, TaskStatus.FAILED])
+EMPTY: dict[str, Any] = {"parameters": {}, "jobs": []}  # None of what is not here
 WORKER = "w"
 
 
@@ -223,8 +232,7 @@ class Records(RuleBasedStateMachine):
     ) -> None:
         found = self._searched() if listed else self._got()
         for name in sorted(names):
-            empty = {"parameters": {}, "jobs": []}.get(name)
-            value = empty if clear else self.draw(data, name)
+            value = EMPTY.get(name) if clear else self.draw(data, name)
             owner = found.result if name in {"pod_status", "data", "error"} else found
             setattr(owner, name, value)
             setattr(self.task, name, value)
