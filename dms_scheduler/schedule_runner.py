@@ -255,7 +255,10 @@ class ScheduleRunner:
         reason = f"it cannot fire: {problem}"[:_REASON]
         try:
             await schedules.pause(known.schedule_id, reason, revision=known.revision)
-        except (ScheduleConflictError, ScheduleNotFoundError):  # it was edited, or paused, meanwhile
+        except (
+            ScheduleConflictError,
+            ScheduleNotFoundError,
+        ):  # by others, meanwhile
             await self._reload(schedules, known)
             return 0
         known.paused = True

@@ -21,6 +21,7 @@ from task_state.errors import (
     ScheduleConflictError,
     ScheduleExistsError,
     ScheduleNotFoundError,
+    ScheduleUnreadableError,
     StoreUnavailableError,
 )
 from task_state.schedules import MAX_SCHEDULES, SCHEDULE_PATTERN, ScheduleSpec
@@ -122,8 +123,14 @@ class SchedulesFile:
                     "stays as it is: delete that one, or rename this one",
                     extra={"action": "schedules.file", "schedule_id": name},
                 )
-            elif record.spec != spec:
+            # As texts: 1 and true are equal in Python, and are not for a task.
+            elif record.spec.model_dump_json() != spec.model_dump_json():
                 await self._service.replace(name, spec, revision=record.revision)
+        except ScheduleUnreadableError as error:
+            log.error(
+                "A schedule of the file stays as a newer version of DMS has stored it",
+                extra={"action": "schedules.file", "schedule_id": name, "reason": str(error)},
+            )
         except (ScheduleConflictError, ScheduleNotFoundError, ScheduleOwesError) as error:
             log.warning(
                 "A schedule of the file is not in place yet",

@@ -1,17 +1,18 @@
 """Templates in a webhook's parameters, filled in from what was delivered. Not those of schedules,
-which know times: `app.scheduler.domain.templates`. Both write `{{ name }}`, and `{{{{` for `{{`."""
+which know times: `app.scheduler.domain.templates`."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from app.core.errors import BadInputError, ConfigurationError
+from app.scheduler.domain.errors import TemplateError
+from app.scheduler.domain.placeholders import CLOSE, OPEN, braced_texts, put_back
 
 ROOTS: Final = ("payload", "webhook", "delivery", "event")
 MAX_FILLED_BYTES: Final = 1024 * 1024
 
-_OPEN, _CLOSE, _LITERAL = "{{", "}}", "{{{{"
 _PATH: Final = re.compile(r"\s*([^\s.{}]+(?:\.[^\s.{}]+)*)\s*\Z")
 
 
@@ -20,10 +21,7 @@ class _Placeholder(NamedTuple):
     place: str
 
     def __str__(self) -> str:
-        return f"{_OPEN} {'.'.join(self.path)} {_CLOSE}"
-
-
-_Parts = tuple[str | _Placeholder, ...]
+        return f"{OPEN} {'.'.join(self.path)} {CLOSE}"
 
 
 class Template:
@@ -38,10 +36,10 @@ class Template:
 
     def __init__(self, parameters: dict[str, Any], place: str = "parameters") -> None:
         self._parameters = parameters
-        self._texts: dict[str, _Parts] = {}
-        for where, text in _texts(parameters, place):
-            if _OPEN in text and text not in self._texts:
-                self._texts[text] = tuple(part for part in _parse(text, where) if part != "")
+        try:
+            self._texts = braced_texts(parameters, place, _placeholder)
+        except TemplateError as error:
+            raise ConfigurationError(str(error)) from None
 
     def fill(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters for these values of ROOTS. Raises BadInputError when the payload has not
@@ -49,7 +47,7 @@ class Template:
         filled = {text: _fill(parts, values) for text, parts in self._texts.items()}
         if not filled:
             return self._parameters
-        made = {name: _replaced(value, filled) for name, value in self._parameters.items()}
+        made = put_back(self._parameters, filled)
         size = len(json.dumps(made, ensure_ascii=False).encode())
         if size > MAX_FILLED_BYTES:
             raise BadInputError(
@@ -59,48 +57,19 @@ class Template:
         return made
 
 
-def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:
-    """All texts among the values of JSON, and where each stands."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for name, inner in cast("dict[str, Any]", value).items():
-            yield from _texts(inner, f"{place}.{name}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(cast("list[Any]", value)):
-            yield from _texts(inner, f"{place}[{index}]")
-
-
-def _parse(text: str, place: str) -> Iterator[str | _Placeholder]:
-    at = 0
-    while (start := text.find(_OPEN, at)) >= 0:
-        yield text[at:start]
-        if text.startswith(_LITERAL, start):
-            yield _OPEN
-            at = start + len(_LITERAL)
-            continue
-        end = text.find(_CLOSE, start)
-        if end < 0:
-            raise ConfigurationError(
-                f"{place}: {_OPEN} has no {_CLOSE} after it: for these characters write {_LITERAL}"
-            )
-        yield _placeholder(text[start + 2 : end], place)
-        at = end + len(_CLOSE)
-    yield text[at:]
-
-
 def _placeholder(body: str, place: str) -> _Placeholder:
     found = _PATH.match(body)
     path = tuple(found[1].split(".")) if found else ("",)
     if path[0] not in ROOTS or (path[0] != "payload" and len(path) > 1):
-        raise ConfigurationError(
-            f"{place}: {_OPEN}{body}{_CLOSE} is not known: write {{{{ payload.a.b }}}}, "
-            "{{ webhook }}, {{ delivery }} or {{ event }}, and {{{{ for two braces"
+        raise TemplateError(
+            place,
+            f"{OPEN}{body}{CLOSE} is not known: write {{{{ payload.a.b }}}}, "
+            "{{ webhook }}, {{ delivery }} or {{ event }}, and {{{{ for two braces",
         )
     return _Placeholder(path, place)
 
 
-def _fill(parts: _Parts, values: Mapping[str, Any]) -> Any:
+def _fill(parts: tuple[str | _Placeholder, ...], values: Mapping[str, Any]) -> Any:
     if len(parts) == 1 and isinstance(parts[0], _Placeholder):
         return _value(parts[0], values)
     return "".join(p if isinstance(p, str) else _text(p, values) for p in parts)
@@ -135,14 +104,3 @@ def _text(placeholder: _Placeholder, values: Mapping[str, Any]) -> str:
         f"{placeholder.place} puts {placeholder} into a text, and its value is none: "
         "send a text or a number there"
     )
-
-
-def _replaced(value: Any, filled: Mapping[str, Any]) -> Any:
-    if isinstance(value, str):
-        return filled.get(value, value)
-    if isinstance(value, dict):
-        members = cast("dict[str, Any]", value).items()
-        return {name: _replaced(inner, filled) for name, inner in members}
-    if isinstance(value, list):
-        return [_replaced(inner, filled) for inner in cast("list[Any]", value)]
-    return value

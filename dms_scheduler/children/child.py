@@ -113,7 +113,7 @@ class Link:
         self._channel = channel
         self._sending = threading.Lock()
         self._progress: tuple[dict[str, Any] | None, bool] | None = None
-        self._progress_lock = threading.Lock()
+        self._progress_lock, self._flushing = threading.Lock(), threading.Lock()
         self._fresh = threading.Event()
         self.jobs: queue.SimpleQueue[tuple[TaskView, Control] | None] = queue.SimpleQueue()
         self.control: Control | None = None
@@ -127,6 +127,7 @@ class Link:
     def _renew_locks(self) -> None:
         """A fork that the handler makes may log too, but not wait for threads it does not have."""
         self._sending, self._progress_lock = threading.Lock(), threading.Lock()
+        self._flushing = threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; a worker that is gone makes it a no-op, for its end is ours too."""
@@ -142,12 +143,14 @@ class Link:
         self._fresh.set()
 
     def flush_progress(self) -> None:
-        """Send what waits."""
-        with self._progress_lock:
-            waiting, self._progress = self._progress, None
-            self._fresh.clear()
-        if waiting is not None:
-            self.send({"kind": "progress", "values": waiting[0], "advanced": waiting[1]})
+        """Send what waits. On return nothing is under way either: what came after a task's end would
+        be taken for the next task's."""
+        with self._flushing:
+            with self._progress_lock:
+                waiting, self._progress = self._progress, None
+                self._fresh.clear()
+            if waiting is not None:
+                self.send({"kind": "progress", "values": waiting[0], "advanced": waiting[1]})
 
     def _send_progress(self) -> None:
         while True:

@@ -1,15 +1,18 @@
 """The operator's file of schedules: what it says comes about, once, whoever else tries."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from app.core.errors import ConfigurationError, ScheduleFromFileError
 from app.services.schedules import ScheduleService
 from app.services.schedules_file import SchedulesFile, load_schedules
+from task_state import keys
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.schedules import ScheduleSpec
 
@@ -79,12 +82,33 @@ async def test_the_file_creates_changes_and_removes_what_is_its_own(
     assert (nightly.spec.cron, nightly.paused) == ("30 3 * * *", True)
 
 
+async def test_true_in_the_place_of_1_is_a_change(service: ScheduleService, tmp_path: Path) -> None:
+    await SchedulesFile(service, specs(tmp_path, TWO)).run()
+    await SchedulesFile(service, specs(tmp_path, TWO.replace("[1, 2]", "[true, 2]"))).run()
+    parameters = (await service.get("nightly")).record.spec.parameters
+    assert json.dumps(parameters["deep"]) == '{"list": [true, 2]}'
+
+
 async def test_replicas_do_it_at_the_same_time(service: ScheduleService, tmp_path: Path) -> None:
     await SchedulesFile(service, specs(tmp_path, TWO.replace("weekly", "old"))).run()
     two = specs(tmp_path, TWO.replace("0 3", "15 3"))
     await asyncio.gather(*(SchedulesFile(service, two).run() for _ in range(5)))
     assert await names(service) == {"nightly": "file", "weekly": "file"}
     assert (await service.get("nightly")).record.spec.cron == "15 3 * * *"
+
+
+async def test_what_a_newer_version_stored_stays_and_holds_up_no_other(
+    service: ScheduleService, dms_redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    two = specs(tmp_path, TWO)
+    await service.create("nightly", two["nightly"], source="file")
+    async with Redis.from_url(dms_redis_url) as client:
+        await client.hset(keys.schedule("nightly"), "spec", '{"of": "7"}')
+    with caplog.at_level(logging.ERROR):
+        await SchedulesFile(service, two).run()
+    assert "a newer version" in caplog.text
+    assert (await service.get("weekly")).record.spec == two["weekly"]
+    assert (await service.list()).unreadable == ["nightly"]
 
 
 async def test_what_the_api_made_stays_and_is_told(

@@ -29,7 +29,7 @@ from tests.support.worker_process import SHORT, Client, WorkerProcess
 
 SERVICES = ["t.add-inline", "t.first", "t.two-at-once", "t.one-a-user", "e.fail"]
 USERS = ["u0", "u1", "u2"]
-STEPS = 250
+STEPS = 120
 # What runs when a worker is lost is given to another one after its lease, again and again.
 END_SECONDS = 300.0
 # Leases that a busy machine can keep: what is lost is lost by the storm.

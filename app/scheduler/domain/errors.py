@@ -38,7 +38,7 @@ class EventFactoryError(TriggerError):
 
 
 class TemplateError(SchedulerError, ValueError):
-    """A text of a schedule's parameters holds something else than a template; says where."""
+    """A text among parameters holds something else than a template; says where."""
 
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(f"{place}: {problem}")

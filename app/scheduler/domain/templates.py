@@ -5,23 +5,22 @@ again when it is backfilled.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from app.scheduler.domain.errors import TemplateError
+from app.scheduler.domain.placeholders import CLOSE, LITERAL, OPEN, braced_texts, put_back
 
 TIMES: Final = ("slot", "previous", "next")
 NAMES: Final = (*TIMES, "schedule")
 MAX_OFFSET: Final = timedelta(days=36_600)
 
-_OPEN, _CLOSE, _LITERAL = "{{", "}}", "{{{{"
 _BODY: Final = re.compile(
     r"\s*([^\s:+-]+)\s*((?:[+-]\s*[0-9]{1,10}\s*[smhdw]\s*)*)(?::(.*))?\Z", re.DOTALL
 )
 _OFFSET: Final = re.compile(r"([+-])\s*([0-9]+)\s*([smhdw])")
-_PLAIN_KEY: Final = re.compile(r"\w+\Z")
 _UNITS: Final = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -102,9 +101,6 @@ class _Placeholder(NamedTuple):
     format: str | None
 
 
-_Parts = tuple[str | _Placeholder, ...]
-
-
 class Template:
     """Parameters of which some texts hold `{{ ... }}`. Raises TemplateError with the place.
 
@@ -116,10 +112,7 @@ class Template:
 
     def __init__(self, parameters: dict[str, Any], place: str = "parameters") -> None:
         self._parameters = parameters
-        self._texts: dict[str, _Parts] = {}
-        for where, text in _texts(parameters, place):
-            if _OPEN in text and text not in self._texts:
-                self._texts[text] = tuple(_parse(text, where))
+        self._texts = braced_texts(parameters, place, _placeholder)
 
     @property
     def names(self) -> frozenset[str]:
@@ -135,59 +128,12 @@ class Template:
         """The parameters of a slot. Raises TemplateError when an offset leaves the years 1 to
         9999."""
         filled = {text: _fill(parts, occasion) for text, parts in self._texts.items()}
-        if not filled:
-            return self._parameters
-        return {name: _replaced(value, filled) for name, value in self._parameters.items()}
-
-
-def _texts(value: object, place: str) -> Iterator[tuple[str, str]]:
-    """All texts among the values of JSON, and where each stands."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for name, inner in cast("dict[str, Any]", value).items():
-            yield from _texts(inner, _member(place, name))
-    elif isinstance(value, list):
-        for index, inner in enumerate(cast("list[Any]", value)):
-            yield from _texts(inner, f"{place}[{index}]")
-
-
-def _member(place: str, name: str) -> str:
-    return f"{place}.{name}" if _PLAIN_KEY.match(name) else f"{place}[{name!r}]"
-
-
-def _replaced(value: Any, filled: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return filled.get(value, value)
-    if isinstance(value, dict):
-        members = cast("dict[str, Any]", value).items()
-        return {name: _replaced(inner, filled) for name, inner in members}
-    if isinstance(value, list):
-        return [_replaced(inner, filled) for inner in cast("list[Any]", value)]
-    return value
-
-
-def _parse(text: str, place: str) -> Iterator[str | _Placeholder]:
-    at = 0
-    while (start := text.find(_OPEN, at)) >= 0:
-        yield text[at:start]
-        if text.startswith(_LITERAL, start):
-            yield _OPEN
-            at = start + len(_LITERAL)
-            continue
-        end = text.find(_CLOSE, start)
-        if end < 0:
-            raise TemplateError(
-                place, f"{_OPEN} has no {_CLOSE} after it: for these characters write {_LITERAL}"
-            )
-        yield _placeholder(text[start + 2 : end], place)
-        at = end + len(_CLOSE)
-    yield text[at:]
+        return put_back(self._parameters, filled) if filled else self._parameters
 
 
 def _placeholder(body: str, place: str) -> _Placeholder:
     found = _BODY.match(body)
-    shown = f"{_OPEN}{body}{_CLOSE}"
+    shown = f"{OPEN}{body}{CLOSE}"
     if found is None:
         raise TemplateError(
             place,
@@ -198,7 +144,7 @@ def _placeholder(body: str, place: str) -> _Placeholder:
     if name not in NAMES:
         known = ", ".join(NAMES)
         raise TemplateError(
-            place, f"{shown}: {name!r} is not known; known are {known}, and {_LITERAL} is {_OPEN}"
+            place, f"{shown}: {name!r} is not known; known are {known}, and {LITERAL} is {OPEN}"
         )
     if name not in TIMES and (offsets or form is not None):
         raise TemplateError(place, f"{shown}: {name} is no time, so it has no offset and no format")
@@ -230,7 +176,7 @@ def _format(form: str, shown: str, place: str) -> str:
     return form
 
 
-def _fill(parts: _Parts, occasion: Occasion) -> str:
+def _fill(parts: tuple[str | _Placeholder, ...], occasion: Occasion) -> str:
     return "".join(part if isinstance(part, str) else _shown(part, occasion) for part in parts)
 
 

@@ -2,6 +2,8 @@
 outcome or a clear end, never nonsense, and never waits for ever."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from dms_scheduler.children import Child, ChildDied, ChildSettings, protocol
+from dms_scheduler.children.child import Link
 from dms_scheduler.handler import Outcome
 from dms_scheduler.journal import MOST_LINE_CHARACTERS
 from dms_scheduler.shown import MAX_PROGRESS_BYTES
@@ -118,6 +121,31 @@ async def test_progress_that_just_fits_is_shown(child: Child) -> None:
     await run(child, "a.show-much", words, characters=(MAX_PROGRESS_BYTES - 11) // 3)
     assert words.lines == ["shown"]
     assert len(words.values[-1]["blob"]) == (MAX_PROGRESS_BYTES - 11) // 3
+
+
+def test_progress_under_way_is_never_overtaken_by_the_end() -> None:
+    """It would be taken for the next task's."""
+    told: list[str] = []
+    in_send, go_on = threading.Event(), threading.Event()
+
+    class SlowLink(Link):
+        def send(self, message: dict[str, Any]) -> None:
+            in_send.set()
+            go_on.wait()
+            told.append(message["kind"])
+
+    here, there = socket.socketpair()
+    with here, there:
+        link = SlowLink(here)
+        link.progress({"done": 1}, advanced=True)
+        sender = threading.Thread(target=link.flush_progress)
+        sender.start()
+        in_send.wait()
+        threading.Timer(0.2, go_on.set).start()
+        link.flush_progress()
+        told.append("end")
+        sender.join()
+    assert told == ["progress", "end"]
 
 
 async def test_a_line_of_any_length_is_no_failure(child: Child) -> None:
