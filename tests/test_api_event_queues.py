@@ -112,9 +112,9 @@ async def test_letters_are_listed_page_by_page(quiet: Frontend, broker: RedisBro
     )
     assert Numbered.model_validate_json(letter["payload"]).number == 1
     assert (letter["type"], letter["deliveries"]) == (Numbered.type_name, 1)
-    rest = await get(quiet, LETTERS, limit=2, after=first["next_after"])
+    rest = await get(quiet, LETTERS, limit=2, cursor=first["next_cursor"])
     assert [each["reason"][0] for each in rest["dead_letters"]] == ["3"]
-    assert rest["next_after"] is None
+    assert rest["next_cursor"] is None
 
 
 async def test_large_letters_make_short_pages(quiet: Frontend, broker: RedisBroker) -> None:
@@ -126,8 +126,8 @@ async def test_large_letters_make_short_pages(quiet: Frontend, broker: RedisBrok
     await subscription.flush()
     page = await get(quiet, LETTERS, limit=200)
     assert len(page["dead_letters"]) == 20
-    rest = await get(quiet, LETTERS, limit=200, after=page["next_after"])
-    assert (len(rest["dead_letters"]), rest["next_after"]) == (10, None)
+    rest = await get(quiet, LETTERS, limit=200, cursor=page["next_cursor"])
+    assert (len(rest["dead_letters"]), rest["next_cursor"]) == (10, None)
 
 
 async def test_letters_are_replayed_and_discarded_by_id(
@@ -187,7 +187,7 @@ async def test_the_client_goes_on_until_all_are_done(
                 poison.cancel()
                 await asyncio.gather(poison, return_exceptions=True)
             page = await face.call("dead_letters", limit=1)
-            assert page.next_after == page.letters[0].letter_id
+            assert page.next_cursor == page.letters[0].letter_id
             chosen = [page.letters[0].letter_id]
             assert await face.call("discard_dead_letters", chosen) == 1
             assert await face.call("discard_dead_letters", pattern="numbers.*") == 6
@@ -239,7 +239,7 @@ async def test_a_body_that_means_nothing_is_refused(quiet: Frontend, body: Any) 
     [
         ("GET", f"{LETTERS}?limit=0"),
         ("GET", f"{LETTERS}?limit=201"),
-        ("GET", f"{LETTERS}?after=x"),
+        ("GET", f"{LETTERS}?cursor=x"),
         ("GET", f"{QUEUES}?pattern=a"),
         ("DELETE", QUEUES),
         ("DELETE", f"{QUEUES}?pattern=a"),

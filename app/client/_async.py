@@ -230,11 +230,11 @@ class AsyncClient:
         await self.run(queues.drop_group(pattern, group))
 
     async def dead_letters(
-        self, *, limit: int | None = None, after: str | None = None
+        self, *, limit: int | None = None, cursor: str | None = None
     ) -> "DeadLetterPage":
-        """Events that could not be used, and why: oldest first, those behind the id `after`."""
+        """Events that could not be used, and why: oldest first, a page."""
         return await self._typed(
-            results.dead_letters, queues.dead_letters(limit=limit, after=after)
+            results.dead_letters, queues.dead_letters(limit=limit, cursor=cursor)
         )
 
     async def replay_dead_letters(

@@ -180,7 +180,7 @@ def dead_letters(found: Json) -> "DeadLetterPage":
         )
         for entry in found["dead_letters"]
     ]
-    return DeadLetterPage(letters, found["next_after"])
+    return DeadLetterPage(letters, found["next_cursor"])
 
 
 def count(found: Json) -> int:

@@ -229,10 +229,10 @@ class Client:
         self.run(queues.drop_group(pattern, group))
 
     def dead_letters(
-        self, *, limit: int | None = None, after: str | None = None
+        self, *, limit: int | None = None, cursor: str | None = None
     ) -> "DeadLetterPage":
-        """Events that could not be used, and why: oldest first, those behind the id `after`."""
-        return self._typed(results.dead_letters, queues.dead_letters(limit=limit, after=after))
+        """Events that could not be used, and why: oldest first, a page."""
+        return self._typed(results.dead_letters, queues.dead_letters(limit=limit, cursor=cursor))
 
     def replay_dead_letters(
         self,

@@ -103,7 +103,7 @@ class DeadLetterPage:
     """Dead letters, oldest first, and the id behind which there are more (None: no more)."""
 
     letters: Sequence[DeadLetter]
-    next_after: str | None
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ def drop_group(pattern: str, group: str) -> Flow[Json]:
     return flows.call(request("DELETE", route("admin", "queues"), params=query, operator=True))
 
 
-def dead_letters(*, limit: int | None = None, after: str | None = None) -> Flow[Json]:
-    """`{"dead_letters", "next_after"}`, oldest first."""
-    query = {"limit": limit, "after": after}
+def dead_letters(*, limit: int | None = None, cursor: str | None = None) -> Flow[Json]:
+    """`{"dead_letters", "next_cursor"}`, oldest first."""
+    query = {"limit": limit, "cursor": cursor}
     return flows.call(request("GET", route("admin", "dead-letters"), params=query, operator=True))
 
 

@@ -86,6 +86,11 @@ class SchedulesFile:
                         extra={"action": "schedules.file", "error": str(error)},
                     )
                 told = True
+            except Exception:  # nobody waits for this loop: it must neither end nor be silent
+                log.exception(
+                    "The file's schedules could not be put in place, and are tried again",
+                    extra={"action": "schedules.file"},
+                )
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _bring_about(self) -> bool:

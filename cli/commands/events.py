@@ -62,9 +62,7 @@ def queues(
 
 def dead_letters(
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="Letters a page.")] = 50,
-    after: Annotated[
-        str | None, typer.Option("--after", help="The last id of the page before.")
-    ] = None,
+    cursor: options.Cursor = None,
     token: options.Token = None,
     output: options.Output = Format.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
@@ -74,7 +72,7 @@ def dead_letters(
     json and jsonl have the events themselves.
     """
     with connected(api_base, token) as api:
-        found = api.run(calls.dead_letters(limit=limit, after=after))
+        found = api.run(calls.dead_letters(limit=limit, cursor=cursor))
     if output is Format.JSON:
         show_json(found, output)
         return
@@ -83,8 +81,8 @@ def dead_letters(
             print(to_json(letter))
     else:
         show_table(_LETTERS, map(_letter_row, found["dead_letters"]))
-    if found["next_after"]:
-        note(f"there are more: --after {found['next_after']}")
+    if found["next_cursor"]:
+        note(f"there are more: --cursor {found['next_cursor']}")
 
 
 def replay(

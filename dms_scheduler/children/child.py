@@ -143,8 +143,8 @@ class Link:
         self._fresh.set()
 
     def flush_progress(self) -> None:
-        """Send what waits. On return nothing is under way either: what came after a task's end would
-        be taken for the next task's."""
+        """Send what waits. On return nothing is under way either: what came after a task's end
+        would be taken for the next task's."""
         with self._flushing:
             with self._progress_lock:
                 waiting, self._progress = self._progress, None

@@ -66,8 +66,8 @@ def test_queues_and_letters_are_shown(stack: Stack) -> None:
     page = events(stack, "dead-letters", "--limit", "2")
     assert len(page.stdout.splitlines()) == 3
     assert "안 됩니다 \\x1b[31m" in page.stdout, "what acts on a terminal is shown as an escape"
-    after = page.stderr.split("--after ")[1].strip()
-    lines = events(stack, "dead-letters", "--after", after, "-o", "jsonl").stdout.splitlines()
+    after = page.stderr.split("--cursor ")[1].strip()
+    lines = events(stack, "dead-letters", "--cursor", after, "-o", "jsonl").stdout.splitlines()
     assert [json.loads(json.loads(line)["payload"])["number"] for line in lines] == [3]
 
 

@@ -5,13 +5,16 @@ import json
 import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from app.core.errors import ConfigurationError, ScheduleFromFileError
+from app.services import schedules_file
 from app.services.schedules import ScheduleService
 from app.services.schedules_file import SchedulesFile, load_schedules
+from app.services.schedules_views import ScheduleView
 from task_state import keys
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.schedules import ScheduleSpec
@@ -109,6 +112,29 @@ async def test_what_a_newer_version_stored_stays_and_holds_up_no_other(
     assert "a newer version" in caplog.text
     assert (await service.get("weekly")).record.spec == two["weekly"]
     assert (await service.list()).unreadable == ["nightly"]
+
+
+async def test_a_defect_is_told_and_does_not_end_it(
+    service: ScheduleService,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    create, calls = service.create, 0
+
+    async def first_fails(*given: Any, **named: Any) -> ScheduleView:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ZeroDivisionError
+        return await create(*given, **named)
+
+    monkeypatch.setattr(service, "create", first_fails)
+    monkeypatch.setattr(schedules_file, "_AGAIN_SECONDS", 0.01)
+    two = specs(tmp_path, TWO)
+    await SchedulesFile(service, two).run()
+    assert "ZeroDivisionError" in caplog.text
+    assert await names(service) == {"nightly": "file", "weekly": "file"}
 
 
 async def test_what_the_api_made_stays_and_is_told(

@@ -53,10 +53,10 @@ class Letter(BaseModel):
 
 
 class Letters(BaseModel):
-    """Dead letters, oldest first; `next_after` is null at the end of them."""
+    """Dead letters, oldest first; `next_cursor` is null at the end of them."""
 
     dead_letters: list[Letter]
-    next_after: str | None
+    next_cursor: str | None
 
 
 class LettersQuery(BaseModel):
@@ -65,7 +65,7 @@ class LettersQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(50, ge=1, le=MAX_LETTERS)
-    after: str = Field("", max_length=64, description="`next_after` of the page before")
+    cursor: str = Field("", max_length=64, description="`next_cursor` of the page before")
 
 
 class GroupQuery(BaseModel):
@@ -152,10 +152,10 @@ async def drop_group(query: Annotated[GroupQuery, Query()], request: Request) ->
     dependencies=[Depends(options_of(LettersQuery))],
 )
 async def list_dead_letters(query: Annotated[LettersQuery, Query()], request: Request) -> Response:
-    """Oldest first. A page may be shorter than `limit` and go on: `next_after` tells."""
-    page = await get_api(request).event_queues.page(limit=query.limit, after=query.after)
+    """Oldest first. A page may be shorter than `limit` and go on: `next_cursor` tells."""
+    page = await get_api(request).event_queues.page(limit=query.limit, after=query.cursor)
     letters = [_letter(letter) for letter in page.letters]
-    return json_response({"dead_letters": letters, "next_after": page.next_after})
+    return json_response({"dead_letters": letters, "next_cursor": page.next_after})
 
 
 @router.post(
