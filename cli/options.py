@@ -132,6 +132,11 @@ def since(text: str | None) -> str | None:
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
 
 
+def as_written(text: str | None) -> str | None:
+    """A moment in ISO form, which names no zone if the text does not: the reader has its own."""
+    return None if text is None else moment(text).isoformat()
+
+
 def moment(text: str) -> datetime:
     """A time, as it is written (it may name no zone), or given as an age such as 2h."""
     if age := _AGE.fullmatch(text.strip()):

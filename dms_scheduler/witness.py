@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +59,17 @@ class Witness:
         self._well = True
 
     def _write(self, seen: int) -> None:
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        with draft.open("w", encoding="ascii") as file:
-            file.write(f"{seen}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+        # Not named by the process: containers that share the file may all be process 1.
+        draft = self._path.with_name(f"{self._path.name}.{uuid4().hex}")
+        try:
+            with draft.open("x", encoding="ascii") as file:
+                file.write(f"{seen}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def _warn(self, error: str) -> None:
         if self._well:

@@ -72,21 +72,25 @@ class Pipeline:
         assert isinstance(step, Step)
         while True:
             try:
-                parameters = await self._parameters(step)
-                started = await self._client.submit(
-                    step.service, self._user, parameters, idempotency_key=step.after.event_id
-                )
+                await self._start(step)
             except UnavailableError as error:  # the same key: nothing is started twice
                 log.warning("waiting: %s", error)
                 await asyncio.sleep(AWAY_SECONDS)
-            except NotFoundError:
-                log.warning("task %s is gone, and its chain ends", step.after.task_id)
-                return
             except ClientError as error:
                 raise StepRefusedError(str(error)) from error
             else:
-                log.info("%s %s follows %s", step.service, started.task_id, step.after.task_id)
                 return
+
+    async def _start(self, step: Step) -> None:
+        try:
+            parameters = await self._parameters(step)
+        except NotFoundError:
+            log.warning("task %s is gone, and its chain ends", step.after.task_id)
+            return
+        started = await self._client.submit(
+            step.service, self._user, parameters, idempotency_key=step.after.event_id
+        )
+        log.info("%s %s follows %s", step.service, started.task_id, step.after.task_id)
 
     async def _parameters(self, step: Step) -> dict[str, Any]:
         ended = step.after

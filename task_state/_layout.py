@@ -2,7 +2,7 @@
 
 A line is JSON values with LINE_BREAK between them, without the brackets; missing values at its end
 are left out. JSON as the store writes it never holds a bare CR, so a line can be parted unparsed.
-New fields are added at the end: a version that does not know them reads the rest.
+New fields are added at the end: a version that does not know them reads the rest, and keeps them.
 """
 
 LINE_BREAK = ",\r"

@@ -1,12 +1,21 @@
 """What a stored schedule is and what became of its slots; not when it fires: that is above."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from task_state.models import JsonObject, Name
 
@@ -25,6 +34,19 @@ Coalesce = Literal["latest", "earliest", "all", "none"]
 FireKind = Literal["slot", "run", "backfill"]
 FireOutcome = Literal["fired", "buffered", "skipped", "missed", "existing"]
 SettledState = Literal["done", "moved", "paused", "gone", "early", "draining"]
+_NUMBER = re.compile(r"\s*[+-]?[0-9.]+\s*")
+
+
+def _no_number(value: object) -> object:
+    """Refuse what would pass for seconds since 1970: most often it is a year."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return value
+    raise ValueError(f"{value!r:.80} is no time: write ISO 8601, such as 2026-11-21T09:00:00Z")
+
+
+_Time = Annotated[AwareDatetime | None, BeforeValidator(_no_number)]
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
@@ -61,8 +83,8 @@ class ScheduleSpec(BaseModel):
     coalesce: Coalesce = "latest"
     max_catchup: int = Field(default=100, ge=1, le=MAX_SLOT_TASKS)
     jitter_seconds: float = Field(default=0.0, ge=0, le=86_400, allow_inf_nan=False)
-    start_at: AwareDatetime | None = None
-    end_at: AwareDatetime | None = None
+    start_at: _Time = None
+    end_at: _Time = None
     pause_after_failures: int | None = Field(default=None, ge=1, le=1_000_000)
 
     @model_validator(mode="after")

@@ -241,6 +241,10 @@ async def test_a_taken_name_a_draining_service_and_a_bad_range_are_refused(
             frontend, "POST", "/nightly/backfill", {"form": "x"}, 422, "invalid-request"
         )
         assert "form" in detail or "start" in detail
+        detail = await refused(
+            frontend, "POST", "/nightly/backfill", {"start": 2026}, 422, "invalid-request"
+        )
+        assert "2026 is no time" in detail
         drained = await frontend.client.post(f"{API}/admin/services/sync/drain", headers=OPERATOR)
         assert drained.is_success
         await refused(frontend, "POST", "/nightly/run", None, 409, "service-draining")

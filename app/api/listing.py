@@ -38,11 +38,11 @@ def _statuses(value: object) -> object:
 
 def read_time(value: object) -> object:
     """A time in ISO 8601. Plain numbers are refused: a year would pass for seconds since 1970."""
-    if not isinstance(value, str):
+    if value is None or isinstance(value, datetime):
         return value
     try:
-        return datetime.fromisoformat(value.upper())
-    except ValueError:
+        return datetime.fromisoformat(cast("str", value).upper())
+    except (AttributeError, ValueError):
         raise ValueError(
             f"{shown(value)} is no time: write ISO 8601, such as 2026-11-21T09:00:00Z or "
             "2026-11-21T18:00:00%2B09:00 (in a URL a plus sign is %2B)"

@@ -273,8 +273,7 @@ def backfill(
 
     A slot that has its task already is left alone, so repeating it is safe.
     """
-    first = options.moment(start).isoformat()
-    last = None if end is None else options.moment(end).isoformat()
+    first, last = options.moment(start).isoformat(), options.as_written(end)
     with connected(api_base, token) as api:
         found = api.run(calls.backfill(name, first, last, overlap=overlap, dry_run=dry_run))
     _show_fires(found, output)

@@ -54,8 +54,12 @@ MaxCatchup = Annotated[
 Jitter = Annotated[
     float | None, typer.Option("--jitter", help="Seconds within which each slot is put off.")
 ]
-Start = Annotated[str | None, typer.Option("--start", help="No slots before: a time.")]
-End = Annotated[str | None, typer.Option("--end", help="No slots from here on: a time.")]
+Start = Annotated[
+    str | None, typer.Option("--start", help="No slots before: a time, with its offset.")
+]
+End = Annotated[
+    str | None, typer.Option("--end", help="No slots from here on: a time, with its offset.")
+]
 PauseAfter = Annotated[
     int | None,
     typer.Option("--pause-after-failures", help="Pause it after so many failures in a row."),
@@ -192,7 +196,7 @@ def preview(
         raise CliError(
             "which schedule is meant is not clear", "name one, or give --cron", ExitCode.USAGE
         )
-    moment = None if after is None else options.moment(after).isoformat()
+    moment = options.as_written(after)
     fields = _fields(
         cron=cron, service=service or "preview", user=user or "preview", param=param,
         timezone=timezone, dst_policy=dst_policy, jitter=jitter, start=start, end=end,
@@ -231,7 +235,7 @@ def _fields(
         "parameters": None if param is None else options.parameters(param),
         "grace_seconds": grace,
         "jitter_seconds": jitter,
-        "start_at": options.since(start),
-        "end_at": options.since(end),
+        "start_at": options.as_written(start),
+        "end_at": options.as_written(end),
     }
     return {name: value for name, value in given.items() if value is not None}

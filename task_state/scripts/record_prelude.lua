@@ -57,13 +57,14 @@ local function cut_into(set, name, value)
   end
 end
 
--- The values of a line as a hash has them, by their place; false where there is none.
+-- The values of a line as a hash has them, by their place; false where there is none. What a newer version has
+-- added behind them stays as it is.
 local function parts(line)
   know_fields()
   local found, at = {$NONE}, 0
   for value in string.gmatch(line .. ',\r', '(.-),\r') do
     at = at + 1
-    if value ~= 'null' then found[at] = value end
+    if value ~= 'null' or at > #FIELDS then found[at] = value end
   end
   for _, place in ipairs(TEXTS) do
     if found[place] then found[place] = cjson.decode('[' .. found[place] .. ']')[1] end
@@ -84,18 +85,19 @@ end
 -- Whoever writes to a record that may have ended does this before.
 local function thaw(r)
   if not r.line then return end
-  local life, set = call('PTTL', r.key), {}
-  for place, value in ipairs(parts(r.line)) do
-    if value then cut_into(set, FIELDS[place], value) end
+  local life, set, all = call('PTTL', r.key), {}, parts(r.line)
+  for place, name in ipairs(FIELDS) do
+    if all[place] then cut_into(set, name, all[place]) end
   end
+  r.newer = #all > #FIELDS and table.concat(all, ',\r', #FIELDS + 1)
   call('DEL', r.key)
   call('HSET', r.key, unpack(set))
   if life > 0 then call('PEXPIRE', r.key, life) end
   r.line = nil
 end
 
--- The line of a hash (an answer of HGETALL), and the fields that are not in it.
-local function line_of(flat)
+-- The line of a hash (an answer of HGETALL), with `newer` behind it if given, and the fields that are not in it.
+local function line_of(flat, newer)
   know_fields()
   local found, rest, last = {$NONE}, {}, 0
   for i = 1, #flat, 2 do
@@ -120,7 +122,9 @@ local function line_of(flat)
   end
   local notes = PLACES.history
   if found[notes] then found[notes] = '[' .. found[notes] .. ']' end
+  if newer then last = #FIELDS end
   for place = 1, last do found[place] = found[place] or 'null' end
+  if newer then found[last + 1], last = newer, last + 1 end
   return table.concat(found, ',\r', 1, last), rest
 end
 
@@ -151,14 +155,15 @@ local function large(key)
   return false
 end
 
--- Makes a record that has ended one text, unless it is large, or has fields that this version does not know.
+-- Makes a record that has ended one text, unless it is large, or has fields that this version does not know. What
+-- was behind them in a line has no place but in a line.
 local function freeze(r)
-  if r.line or large(r.key) then return end
+  if r.line or not r.newer and large(r.key) then return end
   local flat = call('HGETALL', r.key)
   if call('HEXISTS', r.key, 'log_lines') == 0 then
     flat[#flat + 1], flat[#flat + 2] = 'log_lines', tostring(call('LLEN', P .. 'logs:' .. r.id))
   end
-  local line, rest = line_of(flat)
+  local line, rest = line_of(flat, r.newer)
   for name in pairs(rest) do
     if not CUT[string.match(name, '^([a-z]+):%d+$') or ''] then return end
   end

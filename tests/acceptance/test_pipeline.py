@@ -5,11 +5,16 @@ import sys
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.client import AsyncClient
+from app.tasks import TaskEvent
+from examples.pipeline import Pipeline, Step, StepRefusedError
+from task_state import TaskStatus
 from tests.support.stack import Stack, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +122,22 @@ def test_trees_that_differ_are_told(stack: Stack, tmp_path: Path) -> None:
         stack.submit("compareTrees", "bob", src=str(left), dst=str(right), after="0")
         (note,) = ended(stack, "notify", "bob", 1)
     assert "FAILED 1 files differ: 같은 이름" in note["parameters"]["text"]
+
+
+async def test_a_step_that_nobody_takes_is_refused_and_not_passed_over(stack: Stack) -> None:
+    """As when the address of the API is wrong: its 404 is not that of a task that is gone."""
+    ended = TaskEvent(
+        topic="tasks.sync.FAILED",
+        task_id="1",
+        service="sync",
+        user_id="dave",
+        status=TaskStatus.FAILED,
+        completed_at=datetime.now(UTC),
+    )
+    step = Step(topic="pipeline.notify", service="notify", after=ended)
+    async with AsyncClient(f"{stack.api_base}/nowhere") as client:
+        with pytest.raises(StepRefusedError):
+            await Pipeline("dave", client).start_task(step)
 
 
 def test_ends_are_counted_and_queues_measured(stack: Stack) -> None:

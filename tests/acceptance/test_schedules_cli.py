@@ -141,3 +141,9 @@ def test_a_wrong_field_is_named(cli: Cli) -> None:
     assert refused.returncode != 0
     assert "25" in refused.stderr
     assert "cron" in refused.stderr
+
+
+def test_a_time_without_an_offset_is_not_guessed(cli: Cli) -> None:
+    refused = cli("create", "soon", *EVERY_SECOND, "--start", "2099-01-01T09:00")
+    assert refused.returncode != 0
+    assert "start_at" in refused.stderr

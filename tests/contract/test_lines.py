@@ -220,6 +220,25 @@ async def test_a_line_of_a_newer_version_is_read(
     assert content(found) | {"logs": ["x"]} == before | {"logs": ["x"]}
 
 
+@pytest.mark.parametrize("name", LATE)
+async def test_a_late_write_keeps_what_only_a_newer_version_knows(
+    repository: RedisTaskRepository, keyspace: Keyspace, name: str
+) -> None:
+    await repository.save(record("done", status=TaskStatus.COMPLETED, jobs=["1"], logs=["x"]))
+    line = raw(keyspace, "done")
+    missing = len(FIELDS) - line.count(LINE_BREAK.encode()) - 1
+    newer = b",\r".join([line, *[b"null"] * missing, b"null", b'{"new":"\xed\x95\x9c"}', b"7"])
+    keyspace.client.set(keys.task("done"), newer, keepttl=True)
+    write, changes = LATE[name]
+    await write(repository)
+    await repository.update_result("done", error="x" * 2000)
+    after = content(await loaded(repository, "done"))
+    assert raw(keyspace, "done").endswith(b',\rnull,\r{"new":"\xed\x95\x9c"},\r7')
+    assert after["jobs"] == changes.get("jobs", ["1"])
+    assert after["logs_total"] == changes.get("logs_total", 1)
+    assert len(after["result"]["error"]) == 2000
+
+
 async def test_doctor_makes_lines_of_the_records_of_layout_3(
     provider: RedisRepositoryProvider, keyspace: Keyspace
 ) -> None:

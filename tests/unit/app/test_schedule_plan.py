@@ -232,6 +232,9 @@ def test_each_wrong_field_is_named(changes: dict[str, Any], fields: list[str]) -
         ({"overlap": "sometimes"}, "overlap: "),
         ({"grace_seconds": -1}, "grace_seconds: "),
         ({"start_at": "2026-01-05T09:02:00"}, "start_at: "),
+        ({"start_at": 2027}, "start_at: 2027 is no time"),
+        ({"end_at": "2027"}, "end_at: '2027' is no time"),
+        ({"end_at": True}, "end_at: True is no time"),
         (
             {"start_at": "2026-01-05T09:02:00Z", "end_at": "2026-01-05T09:02:00Z"},
             "end_at: must be later than start_at",

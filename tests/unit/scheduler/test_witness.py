@@ -2,6 +2,7 @@
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_it_never_goes_back_whoever_writes(file: Path) -> None:
     Witness(file).keep(newer)
     Witness(file).keep(older)
     assert Witness(file).read() == newer
+
+
+def test_processes_of_one_number_on_several_hosts_share_it(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Containers often run as process 1, and the file is on a volume of them all."""
+    first = ago(1000)
+
+    def keep(writer: int) -> None:
+        witness = Witness(file)
+        for step in range(50):
+            witness.keep(first + step * 10 + writer, now=True)
+
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(4) as writers:
+        list(writers.map(keep, range(4)))
+    assert not caplog.records
+    assert Witness(file).read() >= first + 490
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_it_is_written_now_and_then_and_at_the_end(file: Path) -> None:
