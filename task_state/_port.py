@@ -114,7 +114,8 @@ class TaskRepository(ABC):
 
         A record that was loaded is compared by revision (ConflictError when somebody changed it
         since) and only its new log lines are appended. One that was never loaded is created, or
-        replaces a record of its id that is terminal or unmanaged.
+        replaces a record of its id that is terminal or unmanaged. Progress goes with a new record
+        alone: it changes at any time, so `set_progress` writes it, and no older copy of it does.
         """
 
     @abstractmethod

@@ -165,6 +165,8 @@ class Link:
             message = self._next()
         if self.control is not None:
             self.control.deadline_monotonic = 0.0  # no worker, no lease
+        with contextlib.suppress(OSError):  # the keeper ends us; somebody may have stopped it
+            os.kill(os.getppid(), signal.SIGCONT)
         self.jobs.put(None)
 
     def _next(self) -> dict[str, Any] | None:

@@ -94,15 +94,23 @@ asyncio.run(main())
 """
 
 
-async def test_a_worker_that_is_killed_takes_daemons_along(tmp_path: Path) -> None:
-    """It had no chance to tell anybody: the kernel tells the keeper."""
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_worker_that_is_killed_takes_daemons_along(tmp_path: Path, stopped: bool) -> None:
+    """It had no chance to tell anybody: the kernel tells the keeper, be it stopped."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", DYING_WORKER, tmp_path], env=environment) as it:
         try:
             daemon = int(await file_appears(tmp_path / "daemon.pid"))
+            (keeper,) = children_of(it.pid)
+            if stopped:
+                os.kill(keeper, signal.SIGSTOP)
         finally:
             it.kill()
-    await until(lambda: not lives(daemon))
+    try:
+        await until(lambda: not lives(daemon))
+        await until(lambda: not lives(keeper))
+    finally:
+        signal_child(parent_of(keeper) or 0, keeper, signal.SIGCONT)
 
 
 def marked(mark: str) -> list[int]:
