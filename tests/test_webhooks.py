@@ -1,6 +1,7 @@
 """Webhooks over HTTP: what a delivery does, and that it does it once."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -130,19 +131,20 @@ async def test_what_is_not_wanted_has_no_effect(
 # --------------------------------------------------------------------------------------------- once
 
 
-@pytest.mark.parametrize(
-    ("name", "sent"),
-    [
-        ("deploys", by_github(delivery="d-1")),
-        ("orders", by_standard(delivery="msg_1")),
-        ("simple", by_token(delivery="run 17")),
-        ("plain", by_github(delivery="d-1")),
-        ("bodies", by_github()),
-    ],
-)
+SIGNED: dict[str, Callable[[], Sent]] = {  # when it is sent, for a signature may grow old
+    "deploys": lambda: by_github(delivery="d-1"),
+    "orders": lambda: by_standard(delivery="msg_1"),
+    "simple": lambda: by_token(delivery="run 17"),
+    "plain": lambda: by_github(delivery="d-1"),
+    "bodies": by_github,
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
 async def test_fifty_repeats_at_once_do_it_once(
-    hooks: Frontend, hook_events: Subscription[WebhookReceived], name: str, sent: Sent
+    hooks: Frontend, hook_events: Subscription[WebhookReceived], name: str
 ) -> None:
+    sent = SIGNED[name]()
     answers = await asyncio.gather(*(accepted(hooks, name, sent) for _ in range(50)))
     assert [answer for answer in answers if answer != answers[0]] == []
     assert len(await published(hooks, hook_events)) == 1
