@@ -8,8 +8,9 @@ UV := $(shell command -v uv 2>/dev/null)
 SOURCES := app cli task_state dms_scheduler
 # Arguments for `make up` and `make bench`, for example: make up ARGS="--root /data"
 ARGS ?=
-# Arguments for pytest, for example: make test PYTEST_ARGS="-x tests/unit"
-PYTEST_ARGS ?= -n 2
+# Arguments for pytest, for example: make test PYTEST_ARGS="-x tests/unit". Four processes even on two
+# cores: many tests wait for real processes, so two would leave the cores idle.
+PYTEST_ARGS ?= -n 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install up test lint check format bench constraints clean
