@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, cast
@@ -72,6 +72,23 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None
             text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)
         )
         print("  ".join(padded).rstrip())
+
+
+def show_list(
+    found: dict[str, Any],
+    name: str,
+    headers: Sequence[str],
+    row: Callable[[dict[str, Any]], Sequence[object]],
+    output: Format,
+) -> None:
+    """Print an answer that lists things under `name`: as it is, a line each, or as a table."""
+    if output is Format.JSON:
+        show_json(found, output)
+    elif output is Format.JSONL:
+        for each in found[name]:
+            print(to_json(each))
+    else:
+        show_table(headers, map(row, found[name]))
 
 
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:

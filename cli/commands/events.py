@@ -12,7 +12,7 @@ from cli import options
 from cli.api import connected
 from cli.confirm import confirm
 from cli.errors import CliError, ExitCode
-from cli.output import Format, note, show_json, show_table, to_json
+from cli.output import Format, note, show_json, show_list
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -51,13 +51,7 @@ def queues(
     """
     with connected(api_base, token) as api:
         found = api.run(calls.queues())
-    if output is Format.JSON:
-        show_json(found, output)
-    elif output is Format.JSONL:
-        for queue in found["queues"]:
-            print(to_json(queue))
-    else:
-        show_table(_QUEUES, map(_queue_row, found["queues"]))
+    show_list(found, "queues", _QUEUES, _queue_row, output)
 
 
 def dead_letters(
@@ -73,15 +67,8 @@ def dead_letters(
     """
     with connected(api_base, token) as api:
         found = api.run(calls.dead_letters(limit=limit, cursor=cursor))
-    if output is Format.JSON:
-        show_json(found, output)
-        return
-    if output is Format.JSONL:
-        for letter in found["dead_letters"]:
-            print(to_json(letter))
-    else:
-        show_table(_LETTERS, map(_letter_row, found["dead_letters"]))
-    if found["next_cursor"]:
+    show_list(found, "dead_letters", _LETTERS, _letter_row, output)
+    if found["next_cursor"] and output is not Format.JSON:
         note(f"there are more: --cursor {found['next_cursor']}")
 
 

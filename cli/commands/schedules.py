@@ -11,7 +11,17 @@ from app.client import schedules as calls
 from cli import options
 from cli.api import connected
 from cli.confirm import confirm
-from cli.output import Format, clean, note, short_time, show_json, show_pairs, show_table, to_json
+from cli.output import (
+    Format,
+    clean,
+    note,
+    short_time,
+    show_json,
+    show_list,
+    show_pairs,
+    show_table,
+    to_json,
+)
 
 Schedule = dict[str, Any]
 
@@ -62,13 +72,7 @@ def list_schedules(
 
 
 def _show_page(page: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
-        show_json(page, output)
-    elif output is Format.JSONL:
-        for schedule in page["schedules"]:
-            print(to_json(schedule))
-    else:
-        show_table(_HEADERS, map(_row, page["schedules"]))
+    show_list(page, "schedules", _HEADERS, _row, output)
     if page["unreadable"] and output is not Format.JSON:
         note(f"cannot be read by this version of DMS: {', '.join(page['unreadable'])}")
 
@@ -181,19 +185,9 @@ def fires(
     """Show what became of a schedule's slots, newest first; the last 1000 are kept."""
     with connected(api_base, token) as api:
         found = api.run(calls.fires(name, limit=limit, cursor=cursor))
-    _show_fires(found, output)
+    show_list(found, "fires", _FIRES, _fire_row, output)
     if found["next_cursor"] and output is not Format.JSON:
         note(f"there are more: --cursor {found['next_cursor']}")
-
-
-def _show_fires(found: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
-        show_json(found, output)
-    elif output is Format.JSONL:
-        for fire in found["fires"]:
-            print(to_json(fire))
-    else:
-        show_table(_FIRES, map(_fire_row, found["fires"]))
 
 
 def pause(
@@ -276,7 +270,7 @@ def backfill(
     first, last = options.moment(start).isoformat(), options.as_written(end)
     with connected(api_base, token) as api:
         found = api.run(calls.backfill(name, first, last, overlap=overlap, dry_run=dry_run))
-    _show_fires(found, output)
+    show_list(found, "fires", _FIRES, _fire_row, output)
     if dry_run and output is Format.TABLE:
         note("nothing was started: this was a dry run")
 

@@ -11,7 +11,7 @@ from app.client import calls
 from cli import options
 from cli.api import connected
 from cli.errors import CliError, ExitCode
-from cli.output import Format, clean, note, short_time, show_json, show_pairs, show_table, to_json
+from cli.output import Format, clean, note, short_time, show_json, show_list, show_pairs
 from cli.waiting import leave_on_interrupt
 
 if TYPE_CHECKING:
@@ -48,14 +48,7 @@ def list_services(
     """
     with connected(api_base, token) as api:
         found = api.run(calls.services())
-    states: list[State] = found["services"]
-    if output is Format.JSON:
-        show_json(found, output)
-    elif output is Format.JSONL:
-        for state in states:
-            print(to_json(state))
-    else:
-        show_table(_HEADERS, map(_row, states))
+    show_list(found, "services", _HEADERS, _row, output)
 
 
 def _row(state: State) -> tuple[object, ...]:
