@@ -6,7 +6,7 @@ It holds no truth: the record in the task store decides what is queued. Building
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -117,20 +117,15 @@ class SchedulerService:
             stack.push_async_callback(self.broker.close)
             await self.engine.start()
             stack.push_async_callback(self.engine.close)
-            rescuer = asyncio.create_task(self._rescuer.run(), name="rescuer")
-            stack.push_async_callback(_cancel, rescuer)
+            _keep_running(stack, self._rescuer.run(), "rescuer")
             admitter = asyncio.create_task(self._admitter.run(), name="admitter")
             stack.push_async_callback(self._admitter.end, admitter)
-            relay = asyncio.create_task(self._relay.run(), name="task_events")
-            stack.push_async_callback(_cancel, relay)
-            schedules = asyncio.create_task(self._schedules.run(), name="schedules")
-            stack.push_async_callback(_cancel, schedules)
+            _keep_running(stack, self._relay.run(), "task_events")
+            _keep_running(stack, self._schedules.run(), "schedules")
             if schedules_file is not None:
-                filed = asyncio.create_task(schedules_file.run(), name="schedules_file")
-                stack.push_async_callback(_cancel, filed)
+                _keep_running(stack, schedules_file.run(), "schedules_file")
             if self._retention is not None:
-                retention = asyncio.create_task(self._retention.run(), name="retention")
-                stack.push_async_callback(_cancel, retention)
+                _keep_running(stack, self._retention.run(), "retention")
             yield
 
     async def take(self, request: TaskRequest) -> str | None:
@@ -256,6 +251,11 @@ def _retention_loop(settings: Settings, provider: RedisRepositoryProvider) -> Re
         return None
     archive = None if settings.archive_dir is None else Archive(settings.archive_dir)
     return RetentionLoop(provider, policy, archive)
+
+
+def _keep_running(stack: AsyncExitStack, work: Coroutine[Any, Any, None], name: str) -> None:
+    """Run it beside the service, until the stack is unwound."""
+    stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

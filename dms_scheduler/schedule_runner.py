@@ -255,10 +255,7 @@ class ScheduleRunner:
         reason = f"it cannot fire: {problem}"[:_REASON]
         try:
             await schedules.pause(known.schedule_id, reason, revision=known.revision)
-        except (
-            ScheduleConflictError,
-            ScheduleNotFoundError,
-        ):  # by others, meanwhile
+        except (ScheduleConflictError, ScheduleNotFoundError):  # others were quicker
             await self._reload(schedules, known)
             return 0
         known.paused = True

@@ -125,6 +125,11 @@ class Store:
         """Await one plain command under the deadline."""
         return await self._within(self._command(command), seconds)
 
+    async def time_us(self) -> int:
+        """The writer's clock: microseconds since 1970."""
+        seconds, rest = await self.call(lambda: cast("Awaitable[Any]", self.writer.time()))
+        return seconds * 1_000_000 + rest
+
     async def ping(self) -> None:
         """Raise StoreUnavailableError unless both ends answer."""
         await self._within(self._ping())

@@ -116,9 +116,7 @@ class Retention:
 
     async def now(self) -> datetime:
         """The time of the store, which is what tasks end by: another clock may be years ahead."""
-        writer = self._store.writer
-        seconds, rest = await self._store.call(lambda: cast("Any", writer.time()))
-        return from_microseconds(seconds * 1_000_000 + rest)
+        return from_microseconds(await self._store.time_us())
 
     async def take_turn(self, owner: str, seconds: float) -> bool:
         """Whether `owner` is now the one process that applies the policy, for so many seconds; its

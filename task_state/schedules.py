@@ -242,6 +242,11 @@ class Schedules:
             unreadable=unreadable,
         )
 
+    async def now(self) -> float:
+        """The time of Redis in seconds since 1970: what schedules go by, however wrong the clock of
+        this machine is."""
+        return await self._store.time_us() / 1_000_000
+
     async def fires(
         self, schedule_id: str, *, limit: int = 50, before: int | None = None
     ) -> list[Fire]:

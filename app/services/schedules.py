@@ -9,13 +9,10 @@ from datetime import datetime
 from math import floor
 from typing import Any, Final
 
-from app.core.errors import (
-    BadInputError,
-    ScheduleFromFileError,
-)
+from app.core.errors import BadInputError, ScheduleFromFileError
 from app.services.deadline import store_deadline
 from app.services.schedules_backfill import Range
-from app.services.schedules_edit import redis_now, replaced
+from app.services.schedules_edit import replaced
 from app.services.schedules_plan import SchedulePlan
 from app.services.schedules_views import (
     Backfill,
@@ -187,7 +184,7 @@ class ScheduleService:
             schedules = await self._provider.get_schedules()
             record = await _load(schedules, schedule_id)
             plan = SchedulePlan.of(schedule_id, record.spec)
-            parameters = plan.parameters(floor(await redis_now(schedules)))
+            parameters = plan.parameters(floor(await schedules.now()))
             return await schedules.run(schedule_id, parameters, idempotency_key=idempotency_key)
 
     async def backfill(
@@ -205,7 +202,7 @@ class ScheduleService:
         async with store_deadline(self._timeout):
             schedules = await self._provider.get_schedules()
             record = await _load(schedules, schedule_id)
-            moment = await redis_now(schedules)
+            moment = await schedules.now()
         plan = SchedulePlan.of(schedule_id, record.spec)
         until = datetime.fromtimestamp(moment, plan.zone) if end is None else end
         found = Range(plan, start, until, moment)

@@ -6,12 +6,6 @@ from task_state.errors import InvalidRequestError, ScheduleConflictError
 from task_state.schedules import ScheduleRecord, Schedules, ScheduleSpec
 
 
-async def redis_now(schedules: Schedules) -> float:
-    """The time of Redis in seconds since 1970: what schedules go by, however wrong the clock of
-    this machine is."""
-    return (await schedules.changed(0, limit=1)).now
-
-
 async def replaced(
     schedules: Schedules, record: ScheduleRecord, spec: ScheduleSpec
 ) -> ScheduleRecord | None:
@@ -21,7 +15,7 @@ async def replaced(
     if not record.paused and (old := _understood(record)) is not None:
         # Jitter delays a slot, and the new spec would not know of it: it fires now.
         old = old.without_jitter()
-        owed = old.owed(record.cursor, await redis_now(schedules))
+        owed = old.owed(record.cursor, await schedules.now())
         if owed is None:
             before = old.next_due(record.cursor)
         elif await _settle(schedules, record, old, owed):

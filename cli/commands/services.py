@@ -3,7 +3,6 @@
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -37,23 +36,17 @@ def serve(
 ) -> None:
     """Start the frontend, which serves the API."""
     settings = read_settings()
-    _check_webhooks(settings.webhooks_file)
+    if settings.webhooks_file is not None:
+        from app.services.webhook_file import load_webhooks
+
+        with _load_errors():  # the server would show a traceback
+            load_webhooks(settings.webhooks_file)
     _listen(
         "app.main:app",
         host=settings.cli_default_host if host is None else host,
         port=settings.cli_default_port if port is None else port,
         reload=settings.cli_reload if reload is None else reload,
     )
-
-
-def _check_webhooks(file: Path | None) -> None:
-    """Read the file of webhooks once before the server does, which would show a traceback."""
-    if file is None:
-        return
-    from app.services.webhook_file import load_webhooks
-
-    with _load_errors():
-        load_webhooks(file)
 
 
 def scheduler(host: Host = None, port: Port = None) -> None:

@@ -1,6 +1,5 @@
 """`tasks prune` and `tasks export`: remove finished tasks, and write tasks to files."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from enum import StrEnum
@@ -10,7 +9,7 @@ import typer
 
 from cli import keeping, options
 from cli.api import connected
-from cli.errors import CliError, ExitCode
+from cli.confirm import check_present
 from cli.export_file import STDOUT, ExportFile
 from cli.output import Format, note, short_time, show_json, show_table
 
@@ -63,7 +62,7 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     token: options.Token = None,
     output: options.Output = Format.TABLE,
     api_base: options.ApiBase = options.DEFAULT_API_BASE,
@@ -82,10 +81,8 @@ def prune(
     }
     _check_flags(export_to, append=append, dry_run=dry_run)
     asked = not (dry_run or yes)
-    if asked and not sys.stdin.isatty():
-        raise CliError(
-            "nobody is there to be asked", "say --yes, or look first: --dry-run", ExitCode.USAGE
-        )
+    if asked:
+        check_present("say --yes, or look first: --dry-run")
     with connected(api_base, token) as api:
         if dry_run or asked:
             tally = _run(keeping.prune(api, wanted, dry_run=True), "found")

@@ -8,7 +8,6 @@ import pytest
 
 from app.core.errors import BadInputError, InvalidScheduleError, ScheduleOwesError
 from app.services.schedules import MAX_PREVIEW, ScheduleService
-from app.services.schedules_edit import redis_now
 from app.services.schedules_plan import SchedulePlan
 from task_state import (
     JsonObject,
@@ -41,7 +40,7 @@ class Past:
     async def made(self, seconds: int, own: ScheduleSpec, name: str = NAME) -> int:
         """Create it; its cursor, so many seconds ago."""
         await self.service.create(name, own)
-        cursor = int(await redis_now(self.schedules)) - seconds
+        cursor = int(await self.schedules.now()) - seconds
         self.keyspace.client.hset(keys.schedule(name), "cursor", str(cursor))
         return cursor
 
@@ -131,13 +130,13 @@ async def test_an_edit_fires_nothing_of_the_new_spec_before_it(
     await past.made(3600, spec(cron="0 0 1 1 *"))
     record = (await service.replace(NAME, caught_up())).record
     assert record.fired == 0
-    assert abs(record.cursor - await redis_now(past.schedules)) < 60
+    assert abs(record.cursor - await past.schedules.now()) < 60
 
 
 async def test_an_edit_fires_a_slot_that_jitter_holds_back(
     service: ScheduleService, past: Past, repository: RedisTaskRepository
 ) -> None:
-    moment = datetime.fromtimestamp(int(await redis_now(past.schedules)) - 5, UTC)
+    moment = datetime.fromtimestamp(int(await past.schedules.now()) - 5, UTC)
     slot = int(moment.timestamp())
     yearly = spec(cron=f"{moment:%-S %-M %-H %-d %-m} *", jitter_seconds=86_400)
     names = (f"n{number}" for number in range(10_000))
@@ -219,7 +218,7 @@ async def test_a_run_by_hand_is_filled_in_with_its_moment(
 ) -> None:
     own = spec(cron="0 0 1 1 *", parameters={"at": "{{ slot:%s }}", "next": "{{ next:%m-%d }}"})
     await service.create(NAME, own, paused=True)
-    before = int(await redis_now(schedules))
+    before = int(await schedules.now())
     fire = await service.run(NAME, idempotency_key="k")
     again = await service.run(NAME, idempotency_key="k")
     assert (fire.outcome, again.outcome) == ("fired", "existing")
@@ -228,7 +227,7 @@ async def test_a_run_by_hand_is_filled_in_with_its_moment(
     task = await repository.get(fire.task_id)
     assert task is not None
     assert task.parameters["next"] == "01-01"
-    assert before <= int(task.parameters["at"]) <= await redis_now(schedules)
+    assert before <= int(task.parameters["at"]) <= await schedules.now()
 
 
 # --------------------------------------------------------------------------------------- backfills

@@ -5,23 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from app.scheduler.domain._calendar_names import MONTHS, WEEKDAYS
 from app.scheduler.domain.errors import CronError
 
-_MONTHS: Final = (
-    "JAN",
-    "FEB",
-    "MAR",
-    "APR",
-    "MAY",
-    "JUN",
-    "JUL",
-    "AUG",
-    "SEP",
-    "OCT",
-    "NOV",
-    "DEC",
-)
-_DAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_MONTHS: Final = tuple(name[:3].upper() for name in MONTHS)
+_DAYS: Final = tuple(name[:3].upper() for name in WEEKDAYS)
 
 NICKNAMES: Final = {
     "@yearly": "0 0 1 1 *",

@@ -4,24 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
+from app.scheduler.domain._calendar_names import MONTHS, WEEKDAYS
 from app.scheduler.domain._cron_fields import Fields
 
-_WEEKDAYS: Final = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-_MONTHS: Final = (
-    "",
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+_MONTHS: Final = ("", *MONTHS)  # by their numbers
 
 
 def describe(fields: Fields) -> str:
@@ -100,8 +86,8 @@ def _day_words(fields: Fields) -> str:
 def _weekday_words(fields: Fields) -> str:
     words: list[str] = []
     if fields.weekdays and fields.weekdays != 0x7F:
-        words.append(_listed(fields.weekdays, _WEEKDAYS))
-    words += [f"the {_NTH[nth]} {_WEEKDAYS[weekday]} of the month" for weekday, nth in fields.nth]
+        words.append(_listed(fields.weekdays, WEEKDAYS))
+    words += [f"the {_NTH[nth]} {WEEKDAYS[weekday]} of the month" for weekday, nth in fields.nth]
     return _joined(words)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, NamedTuple
 
+from app.scheduler.domain._calendar_names import MONTHS, WEEKDAYS
 from app.scheduler.domain.errors import TemplateError
 from app.scheduler.domain.placeholders import CLOSE, LITERAL, OPEN, braced_texts, put_back
 
@@ -28,27 +29,11 @@ _UNITS: Final = {
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
 }
-# Not strftime's own names: those change with the locale of the process.
-_DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS: Final = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
 _DIRECTIVES: Final[Mapping[str, Callable[[datetime], str]]] = {
-    "a": lambda at: _DAYS[at.weekday()][:3],
-    "A": lambda at: _DAYS[at.weekday()],
-    "b": lambda at: _MONTHS[at.month - 1][:3],
-    "B": lambda at: _MONTHS[at.month - 1],
+    "a": lambda at: WEEKDAYS[at.isoweekday() % 7][:3],
+    "A": lambda at: WEEKDAYS[at.isoweekday() % 7],
+    "b": lambda at: MONTHS[at.month - 1][:3],
+    "B": lambda at: MONTHS[at.month - 1],
     "d": lambda at: f"{at.day:02}",
     "F": lambda at: at.date().isoformat(),
     "G": lambda at: f"{at.isocalendar().year:04}",
