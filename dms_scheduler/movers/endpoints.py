@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from dms_scheduler.movers.contract import DestinationBusy, Refused
+from dms_scheduler.movers.errors import DestinationBusy, Refused
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
     READ_DIRECTORY,

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from dms_scheduler.movers.compare import mode_of
 from dms_scheduler.movers.content import copy_content, digest_from_storage, digest_of
-from dms_scheduler.movers.contract import MoveOptions, MoveRequest, MoverError, Preserve, Verify
+from dms_scheduler.movers.contract import MoveOptions, MoveRequest, Preserve, Verify
+from dms_scheduler.movers.errors import MoverError
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.meter import Meter, Tally
 from dms_scheduler.movers.oserrors import classify

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from dms_scheduler.movers.contract import Control, RunnerLost
+from dms_scheduler.movers.contract import Control
+from dms_scheduler.movers.errors import RunnerLost
 
 _SLICE_SECONDS = 0.05
 

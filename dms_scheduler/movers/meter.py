@@ -9,16 +9,10 @@ from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 
-from dms_scheduler.movers.contract import (
-    MAX_FAILED_PATHS,
-    Control,
-    FailedPath,
-    Phase,
-    Progress,
-    RunnerLost,
-    Totals,
-)
+from dms_scheduler.movers.contract import Control
+from dms_scheduler.movers.errors import RunnerLost
 from dms_scheduler.movers.guard import Guard
+from dms_scheduler.movers.results import MAX_FAILED_PATHS, FailedPath, Phase, Progress, Totals
 
 _REPORT_SECONDS = 0.5
 _SPEED_SAMPLES = 12
@@ -32,6 +26,7 @@ class Tally(StrEnum):
     SKIPPED = "skipped"
     UPDATED = "updated"
     LINKS = "links"
+    HARDLINKS = "hardlinks"
     DIRS = "dirs"
     SPECIAL = "special"
     CHECKS = "checks"

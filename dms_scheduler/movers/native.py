@@ -6,22 +6,11 @@ import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 
-from dms_scheduler.movers.contract import (
-    Control,
-    MovePlan,
-    MoveRequest,
-    MoverError,
-    MoveResult,
-    PartialFailure,
-    Phase,
-    Refused,
-    RunnerLost,
-    Verify,
-    readable,
-)
+from dms_scheduler.movers.contract import Control, MoveRequest, Verify
 from dms_scheduler.movers.copying import Copying
 from dms_scheduler.movers.durable import Devices
 from dms_scheduler.movers.endpoints import Source, Target, lock_target, open_source, open_target
+from dms_scheduler.movers.errors import MoverError, PartialFailure, Refused, RunnerLost
 from dms_scheduler.movers.filecopy import FileCopier, FileProblem
 from dms_scheduler.movers.guard import Guard, Stopped
 from dms_scheduler.movers.meter import Meter, Reporter
@@ -31,6 +20,7 @@ from dms_scheduler.movers.patterns import Filters, is_leftover
 from dms_scheduler.movers.plan import Survey
 from dms_scheduler.movers.recheck import Recheck
 from dms_scheduler.movers.removal import Backup, Removal
+from dms_scheduler.movers.results import MovePlan, MoveResult, Phase, readable
 from dms_scheduler.movers.tree import Folder, Item, Opener, Visit, walk
 
 ENGINE = "native"

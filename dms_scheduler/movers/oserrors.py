@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from dms_scheduler.movers.contract import MoverError, NoSpace
+from dms_scheduler.movers.errors import MoverError, NoSpace
 
 
 @dataclass(frozen=True, slots=True)

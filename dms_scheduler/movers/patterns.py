@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dms_scheduler.movers.contract import Refused
+from dms_scheduler.movers.errors import Refused
 
 BACKUP_NAME = ".dms-deleted"
 """Top folder at the destination that keeps what was deleted."""

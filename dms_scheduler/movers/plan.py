@@ -7,17 +7,18 @@ import os
 from collections.abc import Callable, Iterable
 
 from dms_scheduler.movers.compare import Verdict, judge, settled
-from dms_scheduler.movers.contract import MAX_FAILED_PATHS, MoveOptions, Overwrite, PlannedAction
+from dms_scheduler.movers.contract import MoveOptions, Overwrite
 from dms_scheduler.movers.filecopy import FileCopier, FileProblem, link_at
 from dms_scheduler.movers.meter import Meter, Tally
 from dms_scheduler.movers.paths import status_at
 from dms_scheduler.movers.removal import Removal
+from dms_scheduler.movers.results import MAX_FAILED_PATHS, Action, ReportEntry
 from dms_scheduler.movers.tree import Folder, Item, open_below
 
 _EXPECT_EVERY = 256
 _ACTIONS = {
     Verdict.COPY: ("copy", Tally.FILES),
-    Verdict.CHECK: ("check", Tally.CHECKS),
+    Verdict.CHECK: (None, Tally.CHECKS),
     Verdict.LINK: ("link", Tally.LINKS),
     Verdict.UPDATE: ("update", Tally.UPDATED),
     Verdict.SKIP: (None, Tally.SKIPPED),
@@ -63,7 +64,7 @@ class Survey:
         fail: Callable[[str, OSError | FileProblem], None],
     ) -> None:
         self.counts = Meter()
-        self.sample: list[PlannedAction] = []
+        self.sample: list[ReportEntry] = []
         self.seen = 0
         self._options = options
         self._meter = meter
@@ -138,4 +139,4 @@ class Survey:
     def note(self, action: str, path: str) -> None:
         """Keep the first actions for people to read."""
         if len(self.sample) < MAX_FAILED_PATHS:
-            self.sample.append(PlannedAction(action=action, path=path))
+            self.sample.append(ReportEntry(action=Action(action), path=path))

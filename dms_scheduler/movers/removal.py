@@ -8,7 +8,8 @@ import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
-from dms_scheduler.movers.contract import MoveRequest, Preserve, Refused
+from dms_scheduler.movers.contract import MoveRequest, Preserve
+from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.meter import Meter, Tally
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity, status_at

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from dms_scheduler.movers import (
+    DEFAULT_PRESERVE,
     Compare,
     MoveOptions,
     MoverError,
@@ -101,7 +102,7 @@ class SyncParameters(BaseModel):
     overwrite: Overwrite = Field(Overwrite.ALWAYS, description="When to replace what differs")
     symlinks: Symlinks = Field(Symlinks.KEEP, description="Links are kept or skipped, not followed")
     preserve: Annotated[frozenset[Preserve], BeforeValidator(_preserve)] = Field(
-        frozenset(Preserve), description="Attributes to carry over; set-id bits never are"
+        DEFAULT_PRESERVE, description="Attributes to carry over; set-id bits never are"
     )
     include: Patterns = Field((), description="Only files that match one of these patterns")
     exclude: Patterns = Field((), description="Nothing that matches one of these patterns")
@@ -136,7 +137,7 @@ class SyncParameters(BaseModel):
 
     def options(self) -> MoveOptions:
         """Return what a mover needs of these."""
-        shared = MoveOptions.__dataclass_fields__
+        shared = MoveOptions.__dataclass_fields__.keys() & type(self).model_fields.keys()
         return MoveOptions(**{name: getattr(self, name) for name in shared})
 
     def seconds_left(self) -> float | None:

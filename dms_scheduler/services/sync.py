@@ -22,6 +22,7 @@ from dms_scheduler.movers import (
     MoverError,
     NativeMover,
     Progress,
+    ReportEntry,
     split_roots,
 )
 from dms_scheduler.services.parameters import SyncParameters
@@ -37,6 +38,16 @@ class TaskMoveControl:
         self._control = control
         self._end = None if seconds_left is None else time.monotonic() + seconds_left
         self._advanced = (0, 0, 0)
+
+    @property
+    def deadline(self) -> float:
+        """When nothing may be changed any more: the lease's deadline, as far as it is known."""
+        return self._control.deadline_monotonic
+
+    @property
+    def bandwidth(self) -> int | None:
+        """The limit that was set while the task runs."""
+        return None
 
     def check(self) -> None:
         """Raise when the mover must stop."""
@@ -54,6 +65,9 @@ class TaskMoveControl:
     def log(self, message: str) -> None:
         """Hand on a line for the task's log."""
         self._control.log(message)
+
+    def report(self, entry: ReportEntry) -> None:
+        """Hand on what was done with one path."""
 
 
 def run_sync(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dms_scheduler.movers import MoveOptions, MovePlan, MoveRequest, MoveResult, NativeMover
-from dms_scheduler.movers.contract import Progress
+from dms_scheduler.movers.results import Progress, ReportEntry
 
 NOBODY = 65534
 Look = tuple[object, ...]
@@ -23,6 +24,9 @@ class Recorder:
         self.checks = 0
         self.reports: list[Progress] = []
         self.lines: list[str] = []
+        self.entries: list[ReportEntry] = []
+        self.deadline = math.inf
+        self.bandwidth: int | None = None
         self._on_check = on_check
 
     def check(self) -> None:
@@ -34,6 +38,9 @@ class Recorder:
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def report(self, entry: ReportEntry) -> None:
+        self.entries.append(entry)
 
 
 class Place:

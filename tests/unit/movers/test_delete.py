@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dms_scheduler.movers import Overwrite, PartialFailure, Refused
+from dms_scheduler.movers import MoveResult, Overwrite, PartialFailure, Refused
 from tests.unit.movers.support import Place, as_nobody, look
 
 
@@ -107,7 +107,7 @@ def test_an_unreadable_source_directory_does_not_look_empty(open_place: Place) -
     with as_nobody(), pytest.raises(PartialFailure) as caught:
         open_place.run(delete=True)
     (open_place.src / "closed").chmod(0o755)
-    assert caught.value.result
+    assert isinstance(caught.value.result, MoveResult)
     assert [failure.path for failure in caught.value.result.failed] == ["closed"]
     assert caught.value.result.totals.deleted == 0
     assert sorted(look(open_place.dst)) == [b"closed", b"closed/file", b"extra", b"good"]

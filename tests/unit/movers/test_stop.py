@@ -16,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import Cancelled, DestinationBusy, LeaseLost, MoverError, Progress
+from dms_scheduler.movers import (
+    Cancelled,
+    DestinationBusy,
+    LeaseLost,
+    MoverError,
+    MoveResult,
+    Progress,
+)
 from dms_scheduler.movers.durable import Devices
 from dms_scheduler.movers.guard import Guard, Stopped
 from tests.unit.movers.support import Place, Recorder, look, temporaries
@@ -57,7 +64,7 @@ def test_a_stop_in_mid_copy_leaves_whole_files_only(
         place.write(f"src/{number}", os.urandom(size))
     with pytest.raises(error) as caught:
         place.run(stop_in_mid_copy(place, error("stop")), bandwidth=bandwidth)
-    assert caught.value.result
+    assert isinstance(caught.value.result, MoveResult)
     assert caught.value.result.totals.files < 20
     assert not temporaries(place.root)
     source = look(place.src)

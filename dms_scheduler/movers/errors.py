@@ -1,0 +1,89 @@
+"""What a mover raises: a stable class for programs, words for people, and what had been done."""
+
+from __future__ import annotations
+
+from dms_scheduler.movers.results import MoveOutcome, readable
+
+
+class MoverError(Exception):
+    """Base of what a mover raises.
+
+    `error_class` is a stable word for programs, `retryable` says whether another attempt may help,
+    `result` is what had been done (None if nothing was begun).
+    """
+
+    error_class: str = "mover_error"
+    retryable: bool = False
+
+    def __init__(
+        self, message: str, *, error_class: str | None = None, retryable: bool | None = None
+    ) -> None:
+        """Keep the class's own error class and retryability where none are given."""
+        super().__init__(readable(message))
+        self.error_class = error_class or type(self).error_class
+        self.retryable = type(self).retryable if retryable is None else retryable
+        self.result: MoveOutcome | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the error, with what had been done, as JSON-safe data."""
+        return {
+            "message": str(self),
+            "error_class": self.error_class,
+            "retryable": self.retryable,
+            "result": self.result.to_dict() if self.result else None,
+        }
+
+
+class Refused(MoverError):
+    """The request itself is not allowed or makes no sense; nothing was changed."""
+
+    error_class = "refused"
+
+
+class Cancelled(MoverError):
+    """Somebody asked to stop; own temporary files are gone, finished files stay."""
+
+    error_class = "cancelled"
+
+
+class LeaseLost(MoverError):
+    """This attempt may no longer write: another one may have begun."""
+
+    error_class = "lease_lost"
+    retryable = True
+
+
+class DeadlineExceeded(MoverError):
+    """The task's own deadline passed."""
+
+    error_class = "deadline_exceeded"
+
+
+class RunnerLost(MoverError):
+    """Whoever runs this mover cannot be told anything any more."""
+
+    error_class = "runner_lost"
+    retryable = True
+
+    def __init__(self, error: OSError) -> None:
+        """`error` is what the control raised; it must not pass for a fault of some file."""
+        super().__init__(f"the runner of this task cannot be reached: {error}")
+
+
+class DestinationBusy(MoverError):
+    """Another task writes to the same destination."""
+
+    error_class = "destination_busy"
+    retryable = True
+
+
+class NoSpace(MoverError):
+    """The destination is full. Not retryable: seconds later it is still full, a person must act."""
+
+    error_class = "no_space"
+
+
+class PartialFailure(MoverError):
+    """Some paths failed while the rest was done. Retryable if any of the failures is."""
+
+    error_class = "partial_failure"
