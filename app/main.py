@@ -22,6 +22,7 @@ from app.api.routes import (
     retention,
     schedules,
     services,
+    task_extras,
     tasks,
     webhooks,
 )
@@ -32,6 +33,7 @@ from app.services_container import ServiceContainer
 # Routes are tried in this order: what is called most comes first.
 _API_ROUTERS = (
     tasks.router,
+    task_extras.router,
     events.router,
     admin.router,
     services.router,

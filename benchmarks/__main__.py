@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import accept, events, search, task_state, throughput, triggers
+from benchmarks import accept, events, movers, search, task_state, throughput, triggers
 
 ALL = {
     "task_state": task_state.main,
@@ -11,6 +11,7 @@ ALL = {
     "accept": accept.main,
     "throughput": throughput.main,
     "triggers": triggers.main,
+    "movers": movers.main,
 }
 
 

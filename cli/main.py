@@ -16,6 +16,7 @@ from cli.commands import (
     services,
     services_modes,
     tasks,
+    tasks_beside,
     tasks_change,
     tasks_follow,
     tasks_keep,
@@ -67,6 +68,7 @@ events.register(_events)
 tasks_search.register(_tasks)
 tasks.register(_tasks)
 tasks_change.register(_tasks)
+tasks_beside.register(_tasks)
 tasks_follow.register(_tasks)
 tasks_keep.register(_tasks)
 

@@ -1,6 +1,7 @@
 """One attempt at a task: its handler supervised, its words and its lease kept, its end written."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,10 @@ from dms_scheduler.handler import Outcome, TaskView
 from dms_scheduler.jobs import Job, NotStartedError, start_job
 from dms_scheduler.journal import Journal
 from dms_scheduler.lease import Lease, LeaseEvents
+from dms_scheduler.persist import persist
+from dms_scheduler.report import Block
+from dms_scheduler.report_journal import ReportJournal
+from dms_scheduler.series import Series
 from task_state import TaskRecord
 from task_state.managed import Attempt as Begun
 
@@ -43,6 +48,8 @@ class Attempt:
         self._journal = Journal(
             tools.managed, self._task_id, self._epoch, output_limit=settings.output_bytes
         )
+        self._report = ReportJournal(tools.managed, self._task_id, self._epoch, self._record.report)
+        self._series = Series(time.time_ns() // 1_000_000)
         self._lease = Lease(
             tools.managed,
             self._task_id,
@@ -50,6 +57,8 @@ class Attempt:
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
             begun=begun_at,
+            adjusted=self._record.adjust or {},
+            series=self._series,
         )
 
     async def run(self) -> None:
@@ -58,13 +67,16 @@ class Attempt:
         Raises FencedError, TransitionError or TaskNotFoundError when the task went on without it.
         """
         async with self._kept():
+            if self._epoch > 1:
+                await self._recall()
             outcome = await self._work()
             if self._stop is not Stop.FENCED:
                 for line in self._ending.lines(outcome, self._stop):
                     self._journal.line(line)
+                await self._report.flush()
                 await self._journal.flush()
-        if self._stop is not Stop.FENCED and outcome.kind != "success":
-            await self._lease.settle()
+        if self._stop is not Stop.FENCED:
+            await self._lease.settle(succeeded=outcome.kind == "success")
         await self._ending.write(outcome, self._stop, self._progress)
 
     def ask(self, reason: Stop, *, grace: float | None = None) -> None:
@@ -96,15 +108,21 @@ class Attempt:
         """New progress, which the handler's side has made fit to be stored (`shown`)."""
         if values is not None:
             self._progress = values
+            self._series.add(values)
         self._lease.progress(values, advanced=advanced)
 
     def checkpoint(self, value: Any) -> None:
         """What the handler saved for its next attempt."""
         self._lease.checkpoint(value)
 
+    def report(self, block: Block) -> None:
+        """Lines for the task's report."""
+        self._report.add(block)
+
     async def room(self) -> None:
-        """Return when more lines can be taken."""
+        """Return when more lines and blocks can be taken."""
         await self._journal.room()
+        await self._report.room()
 
     # The work.
 
@@ -116,8 +134,11 @@ class Attempt:
             cancel_requested=lambda: self.ask(Stop.CANCEL),
             fenced=lambda: self.ask(Stop.FENCED),
             expired=lambda: self.ask(Stop.EXPIRED),
+            adjusted=self._adjust,
         )
-        work: list[Coroutine[Any, Any, None]] = [self._lease.run(events), self._journal.run()]
+        work: list[Coroutine[Any, Any, None]] = [
+            self._lease.run(events), self._journal.run(), self._report.run()
+        ]  # fmt: skip
         beside = [asyncio.create_task(each) for each in work]
         try:
             yield
@@ -129,6 +150,18 @@ class Attempt:
     def _move_deadline(self, at: float) -> None:
         if self._job is not None:
             self._job.deadline(at)
+
+    async def _recall(self) -> None:
+        """What earlier attempts have left in the series."""
+        reports = self._tools.reports
+        stored = await persist(
+            lambda: reports.series(self._task_id), what="task.series", task_id=self._task_id
+        )
+        self._series.continue_from(stored)
+
+    def _adjust(self, values: dict[str, Any]) -> None:
+        if self._job is not None:
+            self._job.adjust(values)
 
     async def _work(self) -> Outcome:
         view = _view(self._record, self._epoch)
@@ -143,6 +176,8 @@ class Attempt:
             ) as job:
                 self._job = job
                 job.deadline(self._lease.deadline)  # a child may have taken a while to start
+                if self._lease.adjusted != view.adjusted:
+                    job.adjust(self._lease.adjusted)
                 return await self._supervise(job)
         except NotStartedError:
             return Outcome(kind="cancelled")
@@ -184,6 +219,7 @@ def _view(record: TaskRecord, epoch: int) -> TaskView:
         epoch=epoch,
         description=record.description,
         checkpoint=record.checkpoint,
+        adjusted=record.adjust or {},
     )
 
 

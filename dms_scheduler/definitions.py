@@ -2,19 +2,27 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from app.tasks import TaskDefinition, TaskLoadError, definitions, get_definition
+from dms_scheduler.movers import MoverError
+from dms_scheduler.movers.rclone import remote_names
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "dms.tasks"
 
-BUILT_IN_MODULES = ("dms_scheduler.services.sync",)
+BUILT_IN_MODULES = (
+    "dms_scheduler.services.sync",
+    "dms_scheduler.services.copy",
+    "dms_scheduler.services.check",
+    "dms_scheduler.services.rm",
+    "dms_scheduler.services.hotcold",
+)
 """An explicit list: nothing is found by scanning."""
 
 
@@ -118,12 +126,30 @@ def require_definition(service: str) -> TaskDefinition[Any, Any]:
     return definition
 
 
-def describe(definition: TaskDefinition[Any, Any]) -> dict[str, Any]:
-    """What `GET /definitions` tells of one: its options, and the JSON schemas of its parameters and
-    its result, null where it has none."""
+def describe_all(environ: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What `GET /definitions` tells; reads the names of the remotes from the operator's file."""
+    remotes = _remotes(environ)
+    return [describe(each, remotes) for each in definitions().values()]
+
+
+def _remotes(environ: Mapping[str, str]) -> Sequence[str]:
+    try:
+        return remote_names(environ)
+    except MoverError as error:  # the tasks that name one fail with the same words
+        logger.warning(
+            "Remotes cannot be listed", extra={"action": "tasks.describe", "reason": str(error)}
+        )
+        return ()
+
+
+def describe(definition: TaskDefinition[Any, Any], remotes: Sequence[str] = ()) -> dict[str, Any]:
+    """One definition: its options, and the JSON schemas of its parameters and its result, null
+    where it has none; of a built-in task that moves to and from `remotes` also these."""
     options = definition.options
     payload, result = options.payload_adapter, options.result_adapter
+    reached = {"remotes": list(remotes)} if getattr(options.payload, "takes_remotes", False) else {}
     return {
+        **reached,
         "id": definition.id,
         "description": definition.description,
         "isolation": definition.isolation,

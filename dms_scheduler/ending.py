@@ -17,10 +17,12 @@ from dms_scheduler.plain import plain_text
 from task_state import AttemptOutcome, TaskRepository, TaskStatus
 from task_state.managed import Attempt as Begun
 from task_state.managed import Failing, ManagedTasks
+from task_state.reports import Reports
 
 logger = logging.getLogger(__name__)
 
 _MOST_ERROR_CHARACTERS = 4096
+_LEAST_WAIT_SECONDS = 1.0
 MOST_OUTPUT_BYTES = 16 * 1024 * 1024 - 4096  # the store's limit, less our marker
 
 
@@ -63,6 +65,7 @@ class Tools:
     repository: TaskRepository
     pool: ChildPool
     settings: AttemptSettings
+    reports: Reports
 
 
 class Ending:
@@ -108,6 +111,8 @@ class Ending:
             await self._finish(TaskStatus.CANCELLED, "Cancelled", failing=failing)
         elif stop in {Stop.RELEASE, Stop.EXPIRED} or outcome.kind == "lease_lost":
             await self._release(stop or Stop.EXPIRED)
+        elif outcome.kind == "failure" and not outcome.counted and stop is None:
+            await self._wait(self._failure(outcome, stop))
         else:
             how: AttemptOutcome = "timeout" if stop is Stop.TIMEOUT else "failed"
             await self._fail(self._failure(outcome, stop), how)
@@ -149,13 +154,30 @@ class Ending:
         )
         self._log(logging.INFO, "Attempt ended", status=status.value)
 
+    async def _wait(self, outcome: Outcome) -> None:
+        """Let the task wait for what the handler told, uncounted and longer each time."""
+        delay = outcome.delay_seconds
+        if delay is None:
+            # Attempts that did not count are the epochs beyond those that did; drains are rare.
+            delay = retry_delay(self._options, self._epoch - self._record.attempts + 1)
+        delay = max(delay, _LEAST_WAIT_SECONDS)
+        reason = outcome.error or ""
+        await self._give_back(f"Waits, looks again in {delay:.1f} s: {reason}", reason, delay)
+
     async def _release(self, why: Stop) -> None:
         worker = self._tools.settings.worker
-        note = f"Given back by worker {worker}: {STOP_REASONS[why]}"
-        failing = Failing("released", STOP_REASONS[why])
+        reason = STOP_REASONS[why]
+        await self._give_back(f"Given back by worker {worker}: {reason}", reason, 0.0)
+
+    async def _give_back(self, note: str, reason: str, delay: float) -> None:
+        failing = Failing("released", reason)
         status = await self._persist(
             lambda: self._tools.managed.release(
-                self._task_id, self._epoch, log_entry=note, failing=failing
+                self._task_id,
+                self._epoch,
+                delay_seconds=delay,
+                log_entry=note,
+                failing=failing,
             )
         )
         self._log(logging.INFO, "Attempt ended", status=status.value)

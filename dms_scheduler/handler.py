@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.tasks import (
     MAX_DELAY_SECONDS,
@@ -49,6 +49,7 @@ class TaskView(BaseModel):
     epoch: int
     description: str | None
     checkpoint: Any = None
+    adjusted: dict[str, Any] = Field(default_factory=dict)
 
 
 class CancellableControl(TaskControl, Protocol):
@@ -68,6 +69,7 @@ class Outcome:
 
     "invalid" parameters and a failure that is not `retryable` end the task. `message` is a line
     for the log, `error` what the failed task shows, `delay_seconds` the handler's own wish.
+    A failure that is not `counted` is none: the task waits for what `error` says.
     `worn` says that the process that ran it should not run another.
     """
 
@@ -78,6 +80,7 @@ class Outcome:
     traceback: str | None = None
     retryable: bool = True
     delay_seconds: float | None = None
+    counted: bool = True
     worn: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class Outcome:
         except TypeError as error:
             raise ValueError(str(error)) from error
         texts: list[object] = [made.message, made.error, made.traceback]
-        flags: list[object] = [made.retryable, made.worn]
+        flags: list[object] = [made.retryable, made.counted, made.worn]
         delay: object = made.delay_seconds
         if (
             made.kind not in get_args(OutcomeKind)
@@ -261,10 +264,12 @@ def failed(error: BaseException) -> Outcome:
     if isinstance(error, PermanentFailure):
         return _with_data(Outcome(kind="failure", error=text, retryable=False, worn=True), error)
     if isinstance(error, RetryLater):
-        delay = _delay(error)
-        return _with_data(
-            Outcome(kind="failure", error=text, delay_seconds=delay, worn=True), error
+        # A subclass may have forgotten to call our constructor.
+        counted = getattr(error, "counted", True) is not False
+        outcome = Outcome(
+            kind="failure", error=text, delay_seconds=_delay(error), counted=counted, worn=True
         )
+        return _with_data(outcome, error)
     return Outcome(kind="failure", error=_reason(error), traceback=_traceback(raised), worn=True)
 
 

@@ -3,28 +3,38 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from typing import Any
 
 from app.tasks import UNSET, LeaseLost, TaskCancelled, TaskDefinition
 from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.children.process import JobEvents
 from dms_scheduler.handler import Outcome, TaskView, call_inline
+from dms_scheduler.report import Block, Reporter
 from dms_scheduler.shown import ShownProgress
+from dms_scheduler.threads import in_own_thread
 
 
 class InlineControl:
     """The TaskControl of an inline handler. Made in the event loop; threads may use it."""
 
-    def __init__(self, events: JobEvents, deadline: float, checkpoint: Any) -> None:
+    def __init__(self, events: JobEvents, deadline: float, view: TaskView) -> None:
         self._events = events
-        self._checkpoint = SavedCheckpoint(checkpoint)
+        self._checkpoint = SavedCheckpoint(view.checkpoint)
+        self._reporter = Reporter(
+            self._hand_over,
+            attempt=view.attempts,
+            epoch=view.epoch,
+            may_wait=lambda: threading.get_ident() != self._thread,
+        )
         self._saving = threading.Lock()
         self._shown = ShownProgress(self.log)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._reason: str | None = None
         self.deadline_monotonic = deadline
+        self.adjusted: Mapping[str, Any] = view.adjusted
 
     @property
     def cancelled(self) -> bool:
@@ -55,9 +65,34 @@ class InlineControl:
                 self._tell(lambda: self._events.checkpoint(saved))
         return self._checkpoint.read()
 
+    def report(self, line: Mapping[str, Any], /) -> None:
+        """Keep one line. A thread waits when the store cannot keep up; a coroutine's lines are left
+        out then, and counted. Raises TasksError for what is no JSON object."""
+        self._reporter.add(line)
+
+    async def flush(self) -> None:
+        """Return when the whole report has been handed over; later lines are nobody's."""
+        await in_own_thread(Reporter.close, self._reporter)
+
     def cancel(self, reason: str) -> None:
         """Ask for the end."""
         self._reason = reason
+
+    def _hand_over(self, block: Block) -> None:
+        """In the reporter's thread: wait until the worker has room for the next one."""
+        taking = self._take(block)
+        try:
+            asyncio.run_coroutine_threadsafe(taking, self._loop).result()
+        except (
+            RuntimeError,
+            CancelledError,
+        ) as error:  # the loop has ended, and the worker with it
+            taking.close()
+            raise ConnectionAbortedError("the worker has ended") from error
+
+    async def _take(self, block: Block) -> None:
+        self._events.report(block)
+        await self._events.room()
 
     def _tell(self, call: Callable[[], None]) -> None:
         if threading.get_ident() == self._thread:
@@ -76,7 +111,7 @@ class InlineJob:
         deadline: float,
         events: JobEvents,
     ) -> None:
-        self._control = InlineControl(events, deadline, view.checkpoint)
+        self._control = InlineControl(events, deadline, view)
         self._definition = definition
         self._task = asyncio.create_task(call_inline(definition, view, self._control))
 
@@ -89,6 +124,10 @@ class InlineJob:
         """Move the lease's deadline."""
         self._control.deadline_monotonic = at
 
+    def adjust(self, values: dict[str, Any]) -> None:
+        """Tell the handler what somebody changed about its task."""
+        self._control.adjusted = values
+
     def stop(self, reason: str) -> None:
         """Cancel a coroutine; a function in a thread sees it at its next check()."""
         self._control.cancel(reason)
@@ -100,6 +139,7 @@ class InlineJob:
         self.stop("the task was told to stop")
         await asyncio.wait({self._task})
 
-    def abandon(self) -> None:
-        """Let go of it: the process ends."""
+    async def end(self) -> None:
+        """Hand over what it reported. One that runs yet is let go of: the process ends."""
         self._task.cancel()
+        await self._control.flush()

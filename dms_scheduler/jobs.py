@@ -24,6 +24,10 @@ class Job(Protocol):
         """Until when the lease holds, in time.monotonic seconds."""
         ...
 
+    def adjust(self, values: dict[str, Any]) -> None:
+        """Tell the handler what somebody changed about its task."""
+        ...
+
     def stop(self, reason: str) -> None:
         """Ask the handler to end."""
         ...
@@ -54,6 +58,10 @@ class ChildJob:
     def deadline(self, at: float) -> None:
         """Tell the child until when the lease holds."""
         self._child.deadline(at)
+
+    def adjust(self, values: dict[str, Any]) -> None:
+        """Tell the child what somebody changed about its task."""
+        self._child.adjust(values)
 
     def stop(self, reason: str) -> None:
         """Ask the handler to end, and everything that it started."""
@@ -95,7 +103,7 @@ async def start_job(
         try:
             yield inline
         finally:
-            inline.abandon()
+            await inline.end()
         return
     child = await pool.acquire()
     if stopped.is_set():

@@ -1,5 +1,5 @@
 """One attempt's lease: kept by heartbeats, which take progress and checkpoints out and bring
-cancellations in."""
+cancellations and adjustments in."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dms_scheduler.persist import persist
+from dms_scheduler.series import Series
 from task_state import (
     FencedError,
     InvalidRequestError,
@@ -34,6 +35,7 @@ class LeaseEvents:
     cancel_requested: Callable[[], None]
     fenced: Callable[[], None]
     expired: Callable[[], None]
+    adjusted: Callable[[dict[str, Any]], None]
 
 
 class Lease:
@@ -52,6 +54,8 @@ class Lease:
         lease_seconds: float,
         heartbeat_seconds: float,
         begun: float,
+        adjusted: dict[str, Any],
+        series: Series,
     ) -> None:
         self._managed = managed
         self._task_id = task_id
@@ -65,6 +69,9 @@ class Lease:
         self._advanced = False
         self._checkpoint: Checkpoint | None = None
         self._urgent = False
+        self._series = series
+        self.adjusted = adjusted
+        """What somebody has changed about the task, as the store last said."""
 
     @property
     def deadline(self) -> float:
@@ -83,15 +90,21 @@ class Lease:
         self._checkpoint = Checkpoint(value)
         self._wake.set()
 
-    async def settle(self) -> None:
-        """Write the checkpoint that has not arrived yet, repeated until it does: the attempt ends,
-        and `run` with it. Raises FencedError or TaskNotFoundError."""
-        checkpoint = self._checkpoint
-        if checkpoint is None:
+    async def settle(self, *, succeeded: bool) -> None:
+        """Write what has not arrived yet, repeated until it does: the attempt ends, and `run` with
+        it. The checkpoint of one that succeeded goes to nobody. Raises FencedError or
+        TaskNotFoundError."""
+        checkpoint = None if succeeded else self._checkpoint
+        series = self._series.due(now=True)
+        if checkpoint is None and not series:
             return
         await persist(
             lambda: self._managed.heartbeat(
-                self._task_id, self._epoch, lease_seconds=self._lease, checkpoint=checkpoint
+                self._task_id,
+                self._epoch,
+                lease_seconds=self._lease,
+                checkpoint=checkpoint,
+                series=series,
             ),
             what="task.checkpoint",
             task_id=self._task_id,
@@ -137,15 +150,17 @@ class Lease:
         """One heartbeat; the seconds until the next, or None when it was the last."""
         values, advanced, checkpoint = self._progress, self._advanced, self._checkpoint
         self._progress, self._advanced = None, False
+        series = self._series.due()
         self._sent = time.monotonic()
         try:
-            status = await self._managed.heartbeat(
+            kept = await self._managed.heartbeat(
                 self._task_id,
                 self._epoch,
                 lease_seconds=self._lease,
                 progress=values,
                 advanced=advanced,
                 checkpoint=checkpoint,
+                series=series,
             )
         except (FencedError, TaskNotFoundError):
             events.fenced()
@@ -161,9 +176,14 @@ class Lease:
                 events.expired()
             return min(_AGAIN_SECONDS, self._heartbeat)
         self._arrived(checkpoint)
+        if series:
+            self._series.stored()
         self._ends = self._sent + self._lease
         events.deadline(self.deadline)
-        if status is TaskStatus.CANCEL_REQUESTED:
+        if kept.adjusted != self.adjusted:
+            self.adjusted = kept.adjusted
+            events.adjusted(kept.adjusted)
+        if kept.status is TaskStatus.CANCEL_REQUESTED:
             events.cancel_requested()
         return self._heartbeat
 

@@ -6,6 +6,7 @@ It holds no truth: the record in the task store decides what is queued. Building
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Final
@@ -23,12 +24,11 @@ from app.core.metrics import METRICS_CONTENT_TYPE, Metrics
 from app.event_system.infrastructure import RedisBroker
 from app.services.schedules import ScheduleService
 from app.services.schedules_file import SchedulesFile, load_schedules
-from app.tasks import definitions
 from dms_scheduler.admitter import Admitter
 from dms_scheduler.archive import Archive
 from dms_scheduler.definitions import (
     UnknownServiceError,
-    describe,
+    describe_all,
     load_definitions,
     log_loaded,
     require_definition,
@@ -202,7 +202,8 @@ def _add_task_routes(app: FastAPI, service: SchedulerService) -> None:
     @app.get("/definitions")
     async def list_definitions() -> Response:  # pyright: ignore[reportUnusedFunction]
         """What can be run, with each definition's parameters as a JSON schema."""
-        return json_response({"definitions": [describe(each) for each in definitions().values()]})
+        described = await asyncio.to_thread(describe_all, os.environ)
+        return json_response({"definitions": described})
 
 
 def _add_health_routes(app: FastAPI, service: SchedulerService, metrics: Metrics) -> None:

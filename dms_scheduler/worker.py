@@ -174,6 +174,7 @@ async def _tools(
             term_seconds=settings.term_seconds,
             output_bytes=settings.output_bytes,
         ),
+        reports=await provider.get_reports(),
     )
 
 

@@ -24,6 +24,8 @@ from app.tasks import TaskEvent
 log = logging.getLogger("pipeline")
 
 AWAY_SECONDS = 1.0
+COMPARED = ("src", "dst", "include", "exclude", "symlinks")
+"""What a check takes over from the sync whose work it looks at."""
 
 
 class Step(EventBase):
@@ -46,11 +48,11 @@ class Pipeline:
         self._client = client
 
     def triggers(self, consumer: ConsumerPort) -> list[EventTrigger[Step]]:
-        """sync, then compareTrees, then notify; a sync that failed is told at once."""
+        """sync, then check, then notify; a sync that failed is told at once."""
         steps = {
-            "tasks.sync.COMPLETED": "compareTrees",
+            "tasks.sync.COMPLETED": "check",
             "tasks.sync.FAILED": "notify",
-            "tasks.compareTrees.*": "notify",
+            "tasks.check.*": "notify",
         }
         return [
             create_event_trigger(
@@ -98,8 +100,8 @@ class Pipeline:
             text = f"{ended.service} {ended.task_id} of {ended.user_id}: {ended.status}"
             return {"after": ended.task_id, "text": f"{text} {ended.error or ''}".rstrip()}
         task = await self._client.get(TaskRef(ended.task_id, ended.service, ended.user_id))
-        trees = {name: task.parameters[name] for name in ("src", "dst")}
-        return {**trees, "after": ended.task_id}
+        same = {name: task.parameters[name] for name in COMPARED if name in task.parameters}
+        return {**same, "label": ended.task_id}
 
 
 def _next(service: str) -> Callable[[TaskEvent], Step]:

@@ -15,6 +15,7 @@ from task_state.models import (
     JsonObject,
     LoadedState,
     TaskRecord,
+    TaskReport,
     TaskResult,
     TaskStatus,
 )
@@ -182,6 +183,7 @@ def _record(
         status, service, user_id, created, updated, revision, epoch, managed, started, _,
         log_lines, completed, attempts, max_attempts, parameters, _, data, error, jobs, pod_status,
         progress, description, retry_of, schedule_id, history, _, checkpoint, worker, left_out,
+        report, adjust,
     ) = (*row[:_KNOWN], *_MISSING[len(row) :])  # fmt: skip
     result = TaskResult.__new__(TaskResult)
     outcome = {"pod_status": pod_status, "launcher_output": output, "data": data, "error": error}
@@ -216,6 +218,8 @@ def _record(
         "retry_of": retry_of,
         "schedule_id": schedule_id,
         "worker": worker,
+        "report": TaskReport(lines=report[0], omitted=report[1]) if report else None,
+        "adjust": adjust,
         "managed": managed == 1,
         "revision": revision or 0,
         "logs_total": (log_lines or 0) if logs_total is None else logs_total,

@@ -14,6 +14,7 @@ FIELDS = (
     "started_at", "log_bytes", "log_lines", "completed_at", "attempts", "max_attempts",
     "parameters", "batch", "data", "error", "jobs", "pod_status", "progress", "description",
     "retry_of", "schedule_id", "history", "deaths", "checkpoint", "worker", "omitted",
+    "report", "adjust",
 )  # fmt: skip
 
 # Stored as they are; the others are stored as JSON: numbers, objects, lists, a list's inside.

@@ -13,6 +13,7 @@ from task_state.models import TRANSITIONS, TaskStatus
 LOG_LINES = 1_000_000
 LOG_BYTES = 64 * 2**20
 OUTPUT_BYTES = 16 * 2**20
+REPORT_BYTES = 16 * 2**20  # compressed; lines of failures may fill as much again
 LISTED_BYTES = 4096  # of one field of a record in a listing
 SEARCHED_BYTES = 16_384  # of parameters: text in longer ones is not looked for
 MAX_ATTEMPTS = 3  # of a managed task whose definition says nothing
@@ -42,6 +43,7 @@ def _constants() -> dict[str, str]:
         "$LOG_LINES": str(LOG_LINES),
         "$LOG_BYTES": str(LOG_BYTES),
         "$OUTPUT_BYTES": str(OUTPUT_BYTES),
+        "$REPORT_BYTES": str(REPORT_BYTES),
         **lua_constants(),
         "$LISTED_BYTES": str(LISTED_BYTES),
         "$SEARCHED_BYTES": str(SEARCHED_BYTES),

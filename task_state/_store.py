@@ -18,6 +18,7 @@ from task_state.errors import (
     LeaseHeldError,
     ServiceDrainingError,
     StoreUnavailableError,
+    TaskEndedError,
     TaskNotFoundError,
     TransitionError,
 )
@@ -43,6 +44,8 @@ def _refusal(task_id: str, requested: str, code: str, *rest: str) -> NoReturn:
             raise TransitionError(rest[0], requested)
         case "CONFLICT":
             raise ConflictError(f"task {task_id!r} was not written: {_CONFLICTS[rest[0]]}")
+        case "ENDED":
+            raise TaskEndedError(task_id, rest[0])
         case "LEASED":
             raise LeaseHeldError(task_id)
         case "DRAINING":

@@ -2,7 +2,7 @@
 
 What is compared within one step of Redis cannot change meanwhile, so a busy store gives no false
 finding. Mending makes indexes, counts and times to live follow the records: it never removes a
-record, a log or an output. Each step looks at forty members at most; memory does not grow.
+record or what belongs to it. Each step looks at forty members at most; memory does not grow.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -24,6 +24,7 @@ _MOST_TOLD = 10_000
 _ON_ITS_WAY_US = 60_000_000
 _SETS = {"ids": "index", "expiry": "expiry", "leases": "leases", "delayed": "waiting",
          "queued": "waiting"}  # fmt: skip
+_BESIDE = ("logs", "output", "report", "series")  # what a record may have beside it
 _SET_FAMILIES = {
     "c": "index",
     "u": "index",
@@ -118,7 +119,7 @@ class Audit:
     # ---------------------------------------------------------------------------- records, members
     async def _compare(self, names: Sequence[str]) -> list[Finding]:
         found: list[Finding] = []
-        parts: dict[str, list[str]] = {"task": [], "logs": [], "output": []}
+        parts: dict[str, list[str]] = {"task": [], **{family: [] for family in _BESIDE}}
         for name in names:
             family, _, rest = name.partition(":")
             if family in parts and rest:
@@ -128,7 +129,7 @@ class Audit:
         self.records += len(parts["task"])
         for ids in batched(parts["task"], STEP):
             found += await self._records(ids)
-        for family in ("logs", "output"):
+        for family in _BESIDE:
             for ids in batched(parts[family], STEP):
                 found += await self._run("audit_members", "loose", family, *ids)
         return found + await self._schedules(names)

@@ -32,6 +32,18 @@ class TransitionError(TaskStateError):
         self.requested = requested
 
 
+class TaskEndedError(TaskStateError):
+    """The task has ended, or is about to: nothing about it can be adjusted any more."""
+
+    def __init__(self, task_id: str, status: str) -> None:
+        super().__init__(
+            f"task {task_id!r} is {status}, so nothing is left to be adjusted: submit it again "
+            "with other parameters if it is to run differently"
+        )
+        self.task_id = task_id
+        self.status = status
+
+
 class ConflictError(TaskStateError):
     """Somebody else changed the record since it was loaded, or holds its id."""
 

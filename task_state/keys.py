@@ -56,6 +56,16 @@ def output(task_id: str) -> str:
     return f"{PREFIX}output:{task_id}"
 
 
+def report(task_id: str) -> str:
+    """STRING: its report, lines of JSON in gzip members."""
+    return f"{PREFIX}report:{task_id}"
+
+
+def series(task_id: str) -> str:
+    """STRING: how its progress went over time, as JSON."""
+    return f"{PREFIX}series:{task_id}"
+
+
 def arriving(service: str) -> str:
     """SET: the service's managed tasks that were submitted, and not accepted by a scheduler yet."""
     return f"{PREFIX}arriving:{service}"

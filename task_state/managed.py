@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from pydantic_core import from_json
+
 from task_state._codec import check_name, decode_record, encode_json, encode_object, present
 from task_state._scripts import MAX_ATTEMPTS
 from task_state._store import Argument, Store
@@ -77,6 +79,23 @@ class Rescued:
     task_id: str
     status: TaskStatus
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A lease that was kept: the task's state, and what somebody has adjusted about the task."""
+
+    status: TaskStatus
+    adjusted: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ReportState:
+    """How many lines a report has and has lost; once it is `full` only failures are added."""
+
+    lines: int
+    omitted: int
+    full: bool
 
 
 class ManagedTasks:
@@ -213,11 +232,12 @@ class ManagedTasks:
         progress: JsonObject | None = None,
         advanced: bool = False,
         checkpoint: Checkpoint | None = None,
-    ) -> TaskStatus:
+        series: bytes = b"",
+    ) -> Kept:
         """Keep the lease, and note the progress and the checkpoint; `advanced` says that work was
-        done since the last call, which clears the count of deaths, as a checkpoint does.
-        CANCEL_REQUESTED asks the attempt to stop."""
-        return await self._attempt_write(
+        done since the last call, which clears the count of deaths, as a checkpoint does. A `series`
+        (JSON) replaces the one that is stored. CANCEL_REQUESTED asks the attempt to stop."""
+        status, adjusted = await self._store.mutate(
             "heartbeat",
             task_id,
             epoch,
@@ -225,7 +245,63 @@ class ManagedTasks:
             "" if progress is None else encode_object(progress, "progress"),
             "1" if advanced else "",
             "" if checkpoint is None else _encode_checkpoint(checkpoint),
+            series,
+            epoch=epoch,
         )
+        return Kept(_status(status), from_json(adjusted) if adjusted else {})
+
+    async def adjust(
+        self,
+        task_id: str,
+        name: str,
+        value: Any,
+        *,
+        service: str | None = None,
+        user_id: str | None = None,
+        log_entry: str,
+    ) -> JsonObject:
+        """Change what holds for a task that waits or runs, and answer all that was changed. Its
+        handler sees it with its next heartbeat, and so do later attempts; None takes it back.
+
+        Raises TaskNotFoundError also for a `service` or `user_id` that is not the task's,
+        TaskEndedError for a task that has ended, or is to, and InvalidRequestError for an unmanaged
+        one.
+        """
+        adjusted = await self._store.mutate(
+            "adjust",
+            task_id,
+            service or "",
+            user_id or "",
+            name,
+            "" if value is None else encode_json(value, name),
+            format_log_entry(log_entry),
+        )
+        return from_json(adjusted)
+
+    async def append_report(
+        self,
+        task_id: str,
+        epoch: int,
+        block: bytes,
+        lines: int,
+        *,
+        failed: bool = False,
+        before: int,
+    ) -> ReportState:
+        """Add a block of `lines` to the task's report: one gzip member, or nothing if they were
+        left out already. `failed` ones may fill the reserve too. `before` is how many lines the
+        report had and had lost before, so that repeating the call changes nothing."""
+        kept, omitted, full = await self._store.mutate(
+            "report",
+            task_id,
+            epoch,
+            block,
+            lines,
+            "1" if failed else "",
+            before,
+            epoch=epoch,
+        )
+        return ReportState(kept, omitted, full == 1)
 
     async def append_logs(
         self,
@@ -307,11 +383,14 @@ class ManagedTasks:
         task_id: str,
         epoch: int,
         *,
+        delay_seconds: float = 0.0,
         log_entry: str | None = None,
         failing: Failing | None = None,
     ) -> TaskStatus:
-        """Give the task back unfinished, uncounted, as a draining worker does."""
-        return await self._give_back("release", task_id, epoch, 0.0, log_entry, _note(failing))
+        """Give the task back unfinished, uncounted, as a draining worker does; with a delay, as one
+        whose task has to wait for something: then the same note is not made twice in a row."""
+        rest = _note(failing)
+        return await self._give_back("release", task_id, epoch, delay_seconds, log_entry, rest)
 
     async def rescue(
         self,

@@ -91,6 +91,15 @@ class AttemptNote(BaseModel):
     reason: str
 
 
+class TaskReport(BaseModel):
+    """How many lines a task's report has, and how many were left out because it is full."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    lines: int
+    omitted: int = 0
+
+
 class TaskRecord(BaseModel):
     """One request to run a service, and all that is known of it.
 
@@ -100,8 +109,9 @@ class TaskRecord(BaseModel):
 
     `history` has a note of each attempt that did not succeed, oldest first: the first one and the
     latest 49. `checkpoint` is what the handler saved for its next attempt, until the task ends.
-    `worker` is the one that holds the running attempt's lease. Attempts alone write these three:
-    `save()` leaves them as they are.
+    `worker` is the one that holds the running attempt's lease. `report` counts the lines of the
+    report, if there is one; `adjust` is what somebody changed after the task was submitted.
+    Other calls write these five: `save()` leaves them as they are.
 
     `omitted` names the fields that a listing left out because they are long, such as "result.data":
     they are absent here, and whole in the record that `get` returns. Of the history the latest note
@@ -129,6 +139,8 @@ class TaskRecord(BaseModel):
     progress: JsonObject | None = None
     checkpoint: Any = None
     worker: str | None = None
+    report: TaskReport | None = None
+    adjust: JsonObject | None = None
     history: list[AttemptNote] = Field(default_factory=list[AttemptNote])
     description: str | None = None
     retry_of: str | None = None

@@ -17,6 +17,7 @@ from task_state.changes import Changes
 from task_state.errors import ConfigurationError
 from task_state.managed import ManagedTasks
 from task_state.outbox import Outbox
+from task_state.reports import Reports
 from task_state.repository import RedisTaskRepository
 from task_state.retention import Retention
 from task_state.schedules import Schedules
@@ -96,6 +97,10 @@ class RedisRepositoryProvider:
     async def get_retention(self) -> Retention:
         """The removal and export of finished tasks, on the same connections."""
         return Retention(await self._open())
+
+    async def get_reports(self) -> Reports:
+        """The reports of tasks and their series, on the same connections."""
+        return Reports(await self._open())
 
     async def get_schedules(self) -> Schedules:
         """The stored schedules, on the same connections."""

@@ -106,7 +106,7 @@ async def test_cancelling_a_running_task_asks_its_worker(
     response = await quiet.client.post(f"{task_url(task_id)}/cancel?user_id=alice")
     assert response.status_code == 202
     assert response.json() == {"task_id": task_id, "status": "CANCEL_REQUESTED"}
-    assert await dms_managed.heartbeat(task_id, 1) is TaskStatus.CANCEL_REQUESTED
+    assert (await dms_managed.heartbeat(task_id, 1)).status is TaskStatus.CANCEL_REQUESTED
 
 
 async def test_cancelling_what_has_ended_is_409(quiet: Frontend, dms_managed: ManagedTasks) -> None:
@@ -142,7 +142,7 @@ async def test_deleting_a_running_task_waits_for_its_worker(
 
 
 async def _asked_to_stop(managed: ManagedTasks, task_id: str) -> bool:
-    return await managed.heartbeat(task_id, 1) is TaskStatus.CANCEL_REQUESTED
+    return (await managed.heartbeat(task_id, 1)).status is TaskStatus.CANCEL_REQUESTED
 
 
 async def test_deleting_what_does_not_stop_soon_is_202(

@@ -24,7 +24,7 @@ async def test_another_users_task_looks_like_a_missing_one(quiet: Frontend) -> N
     missing = str(int(task_id) + 1)
     for method, tail in (
         ("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("POST", "/cancel"), ("POST", "/retry"),
-        ("GET", "/logs?follow=true"),
+        ("GET", "/logs?follow=true"), ("GET", "/report"), ("GET", "/throughput"),
     ):  # fmt: skip
         answers: list[dict[str, Any]] = []
         for wanted, user, service in (
@@ -176,7 +176,7 @@ async def test_unknown_routes_and_methods_are_problems(quiet: Frontend) -> None:
     for method, path, allowed in (
         ("PUT", ALICE, "GET, HEAD, POST"),
         ("POST", f"{API}/admin/tasks", "GET, HEAD"),
-        ("PATCH", f"{API}/services/sync/tasks/1", "DELETE, GET, HEAD"),
+        ("PUT", f"{API}/services/sync/tasks/1", "DELETE, GET, HEAD, PATCH"),
         ("GET", f"{API}/admin/tasks/1/cancel", "POST"),
         ("POST", "/docs", "GET"),
     ):

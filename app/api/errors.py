@@ -35,6 +35,7 @@ class _Kind(NamedTuple):
 _KINDS: Final[Mapping[type[Exception], _Kind]] = {
     state.TaskNotFoundError: _Kind(404, "task-not-found", "No such task"),
     state.TransitionError: _Kind(409, "illegal-transition", "The task's state does not allow it"),
+    state.TaskEndedError: _Kind(409, "task-ended", "The task has ended"),
     state.ConflictError: _Kind(409, "conflict", "Somebody else changed it"),
     state.LeaseHeldError: _Kind(409, "lease-held", "A worker holds the task"),
     state.FencedError: _Kind(409, "fenced", "The attempt is over"),

@@ -19,7 +19,7 @@ _SORTS: Final[Mapping[str, str]] = {
     "updatedat": "updated_at",
     "id": "id",
 }
-_REPEATABLE: Final = frozenset({"status"})
+_REPEATABLE: Final = frozenset({"status", "action"})
 
 
 def _statuses(value: object) -> object:

@@ -130,6 +130,21 @@ class LogLines(BaseModel):
     total: int
 
 
+class Throughput(BaseModel):
+    """How the progress went over time: points [ms since 1970, bytes, files] of all attempts, at
+    most 241, about `interval_seconds` apart; the last one is the newest."""
+
+    points: list[tuple[int, int, int]]
+    interval_seconds: int
+
+
+class TaskAdjusted(BaseModel):
+    """All that was changed about the task after it was submitted."""
+
+    task_id: str
+    adjust: dict[str, Any]
+
+
 class DefinitionList(BaseModel):
     """The task definitions that the scheduler knows; `parameters` is a JSON schema or null."""
 

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         EventQueue,
         Health,
         Lost,
+        Point,
         ServiceState,
         Submitted,
+        Throughput,
     )
 
 # Each is loaded when it is first asked for: a short command needs neither asyncio nor pydantic.
@@ -48,9 +50,11 @@ _LATER: Final = {
     "EventQueue": "app.client.answers",
     "Health": "app.client.answers",
     "Lost": "app.client.answers",
+    "Point": "app.client.answers",
     "ServiceState": "app.client.answers",
     "Submitted": "app.client.answers",
     "TaskShown": "app.client._shown_task",
+    "Throughput": "app.client.answers",
 }
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Lost",
     "NotFoundError",
     "OutcomeUnknownError",
+    "Point",
     "RefusedError",
     "SearchOptions",
     "ServiceState",
@@ -77,6 +82,7 @@ __all__ = [
     "TaskKey",
     "TaskRef",
     "TaskShown",
+    "Throughput",
     "UnavailableError",
     "UnexpectedAnswerError",
     "UsageError",

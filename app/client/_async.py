@@ -27,6 +27,7 @@ from app.client._flow import (
 from app.client._http import DEFAULT_TIMEOUT, Wiring, event_of
 from app.client._request import Answer, Request
 from app.client.errors import ClientError
+from app.client.report import Lines
 from app.client.types import SearchOptions, TaskArg
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Lost,
         ServiceState,
         Submitted,
+        Throughput,
     )
     from task_state import LogPage, TaskCounts, TaskPage, TaskStatus
 
@@ -149,6 +151,28 @@ class AsyncClient:
     async def output(self, task: TaskArg) -> str:
         """All that the task's process has written, 16 MiB at most."""
         return await self.run(calls.output(task))
+
+    async def report(
+        self, task: TaskArg, *, actions: Sequence[str] = (), attempt: int | None = None
+    ) -> AsyncGenerator[Json]:
+        """Each line of the task's report, as far as it has got: of all `actions` unless some are
+        named, and of all attempts. A last line with the action "omitted" counts what did not fit.
+        """
+        sent = await self.run(calls.report_request(task, actions=actions, attempt=attempt))
+        lines = Lines()
+        async with self.download(sent) as answer:
+            async for piece in answer.pieces:
+                for line in lines.take(piece):
+                    yield line
+
+    async def throughput(self, task: TaskArg) -> "Throughput":
+        """How the task's progress went over time, over all attempts."""
+        return await self._typed(results.throughput, calls.throughput(task))
+
+    async def adjust(self, task: TaskArg, *, bandwidth: str | int | None) -> Mapping[str, Any]:
+        """Change how fast a task that waits or runs may go: bytes a second or a text such as 10M, 0
+        for no limit, None for its own again. All that was changed about the task."""
+        return await self._typed(results.adjusted, calls.adjust(task, bandwidth=bandwidth))
 
     def follow(self, task: TaskArg, *, offset: int = 0) -> AsyncIterator[str]:
         """Each log line (`<iso-time>,<message>`), then the new ones, until the task has ended.

@@ -1,8 +1,8 @@
 """From the API's JSON to types, which are imported when first needed: to load pydantic alone takes
 longer than many a command."""
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.client._flow import Json
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Lost,
         ServiceState,
         Submitted,
+        Throughput,
     )
     from task_state import LogPage, TaskCounts, TaskPage, TaskStatus
 
@@ -88,6 +89,22 @@ def log_page(found: Json) -> "LogPage":
     from task_state import LogPage
 
     return LogPage(list(found["lines"]), int(found["offset"]), int(found["total"]))
+
+
+def throughput(found: Json) -> "Throughput":
+    """How progress went."""
+    from app.client.answers import Point, Throughput
+
+    points = [
+        Point(datetime.fromtimestamp(at / 1000, UTC), int(size), int(files))
+        for at, size, files in found["points"]
+    ]
+    return Throughput(points, int(found["interval_seconds"]))
+
+
+def adjusted(found: Json) -> "Mapping[str, Any]":
+    """What was changed about a task."""
+    return dict(found["adjust"])
 
 
 def status(found: Json) -> "TaskStatus":

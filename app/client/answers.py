@@ -66,6 +66,24 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """What all attempts at a task had done by `at`."""
+
+    at: datetime
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """How a task's progress went over time: points about `interval_seconds` apart, oldest first;
+    the last one is the newest."""
+
+    points: Sequence[Point]
+    interval_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Some changes were missed: what is shown of tasks has to be loaded again."""
 

@@ -4,7 +4,7 @@
 types of the result; this level is for programs that pass the JSON on, such as the command line.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, cast
 
@@ -91,6 +91,26 @@ def output(task: TaskArg) -> Flow[str]:
     return (yield from flows.text(_task_request("GET", (yield from _key_of(task)), "output")))
 
 
+def report_request(
+    task: TaskArg, *, actions: Sequence[str] = (), attempt: int | None = None
+) -> Flow[Request]:
+    """The request for a task's report, to be read by `Client.download`: lines of JSON."""
+    key = yield from _key_of(task)
+    return _task_request("GET", key, "report", action=list(actions) or None, attempt=attempt)
+
+
+def throughput(task: TaskArg) -> Flow[Json]:
+    """`{"points", "interval_seconds"}`; each point is [ms since 1970, bytes, files]."""
+    key = yield from _key_of(task)
+    return (yield from flows.call(_task_request("GET", key, "throughput")))
+
+
+def adjust(task: TaskArg, *, bandwidth: str | int | None) -> Flow[Json]:
+    """`{"task_id", "adjust"}`; bytes a second or a text such as 10M, 0 for no limit, None for the
+    task's own."""
+    return flows.call(_change_request("PATCH", task, body={"bandwidth": bandwidth}))
+
+
 def follow(task: TaskArg, *, offset: int = 0) -> Stream[str]:
     """The log's lines, then new ones until the task has ended."""
     key = yield from _key_of(task)
@@ -99,15 +119,17 @@ def follow(task: TaskArg, *, offset: int = 0) -> Stream[str]:
     )
 
 
-def _task_request(method: str, task: TaskKey, *more: str, **params: Any) -> Request:
+def _task_request(
+    method: str, task: TaskKey, *more: str, body: Json | None = None, **params: Any
+) -> Request:
     path = route("services", task.service, "tasks", task.task_id, *more)
-    return request(method, path, params={"user_id": task.user_id, **params})
+    return request(method, path, params={"user_id": task.user_id, **params}, body=body)
 
 
-def _change_request(method: str, task: TaskArg, *more: str) -> Request:
+def _change_request(method: str, task: TaskArg, *more: str, body: Json | None = None) -> Request:
     if isinstance(task, str):
-        return request(method, route("admin", "tasks", task, *more), operator=True)
-    return _task_request(method, task, *more)
+        return request(method, route("admin", "tasks", task, *more), body=body, operator=True)
+    return _task_request(method, task, *more, body=body)
 
 
 def _key_of(task: TaskArg) -> Generator[flows.Step, Any, TaskKey]:

@@ -1,12 +1,15 @@
 """What may be done with tasks, and by whom: not task definitions, which are `app.tasks`."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.core.bandwidth import shown_bandwidth
 from app.core.errors import NotRetryableError
 from app.services.deadline import store_deadline
+from app.services.report import Chosen, chosen_lines, omitted_line
 from task_state import (
     LogPage,
     StoreUnavailableError,
@@ -16,7 +19,7 @@ from task_state import (
     TaskSearch,
 )
 from task_state.managed import Submission
-from task_state.models import TaskRecord, TaskStatus
+from task_state.models import TaskRecord, TaskReport, TaskStatus
 from task_state.redis import RedisRepositoryProvider
 
 DELETE_WAIT_SECONDS: Final = 3.0
@@ -123,6 +126,52 @@ class TaskService:
             await self._summary(task_id, scope)
             repository = await self._provider.get_repository()
             return await repository.get_launcher_output(task_id)
+
+    async def report(self, task_id: str, scope: Scope) -> TaskReport:
+        """How many lines the task's report has, and has lost; zeros while there is none."""
+        async with self._deadline():
+            task = await self._summary(task_id, scope)
+            return task.report or TaskReport(lines=0)
+
+    async def report_lines(self, task_id: str, chosen: Chosen) -> AsyncGenerator[bytes]:
+        """The chosen lines of a task's report as far as it has got, in pieces; the last line says
+        how many were left out, if any were."""
+        reports = await self._provider.get_reports()
+        async with aclosing(chosen_lines(reports.pieces(task_id), chosen)) as pieces:
+            async for piece in pieces:
+                yield piece
+        facts = await reports.facts(task_id)
+        if last := omitted_line(facts.omitted if facts else 0, chosen):
+            yield last
+
+    async def throughput(self, task_id: str, scope: Scope) -> dict[str, Any]:
+        """How the task's progress went over time: points [ms since 1970, bytes, files], and how
+        many seconds lie between them."""
+        async with self._deadline():
+            await self._summary(task_id, scope)
+            reports = await self._provider.get_reports()
+            series = await reports.series(task_id) or {"points": [], "interval_seconds": 1}
+            return {name: series[name] for name in ("points", "interval_seconds")}
+
+    async def set_bandwidth(
+        self, task_id: str, scope: Scope | None, limit: int | None
+    ) -> dict[str, Any]:
+        """Limit a task that waits or runs to so many bytes a second (0: no limit, None: its own),
+        from now on; all that was adjusted about it."""
+        shown = "is the task's own again" if limit is None else f"set to {shown_bandwidth(limit)}"
+        if limit == 0:
+            shown = "set to no limit"
+        by = f"user {scope.user_id}" if scope else "an operator"
+        async with self._deadline():
+            managed = await self._provider.get_managed()
+            return await managed.adjust(
+                task_id,
+                "bandwidth",
+                limit,
+                service=scope.service if scope else None,
+                user_id=scope.user_id if scope else None,
+                log_entry=f"Bandwidth {shown}, by {by}",
+            )
 
     async def cancel(self, task_id: str, scope: Scope | None) -> TaskStatus:
         """End a task: CANCELLED when nothing ran, else CANCEL_REQUESTED, which a worker sees."""

@@ -7,6 +7,7 @@ to stop: by a message, by SIGTERM, or because its worker was not heard of before
 deadline.
 """
 
+import base64
 import contextlib
 import logging
 import os
@@ -17,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ from dms_scheduler.children.tree import children_of, parent_of
 from dms_scheduler.definitions import load_definitions
 from dms_scheduler.handler import Outcome, TaskView, call_blocking
 from dms_scheduler.journal import MOST_LINE_CHARACTERS
+from dms_scheduler.report import Block, Reporter
 from dms_scheduler.shown import ShownProgress
 
 _PROGRESS_SECONDS = 0.2
@@ -39,9 +41,11 @@ _PROGRESS_SECONDS = 0.2
 class Control:
     """One job's TaskControl, on the child's side of the channel."""
 
-    def __init__(self, link: "Link", deadline: float, checkpoint: Any) -> None:
+    def __init__(self, link: "Link", deadline: float, view: TaskView) -> None:
         self._link = link
-        self._checkpoint = SavedCheckpoint(checkpoint)
+        self._checkpoint = SavedCheckpoint(view.checkpoint)
+        self._adjusted: Mapping[str, Any] = view.adjusted
+        self._reporter = Reporter(self._send_block, attempt=view.attempts, epoch=view.epoch)
         self._saving = threading.Lock()
         self._shown = ShownProgress(self.log)
         self._reason: str | None = None
@@ -82,6 +86,34 @@ class Control:
                 saved = self._checkpoint.save(value)
                 self._link.send({"kind": "checkpoint", "value": saved})
         return self._checkpoint.read()
+
+    def report(self, line: Mapping[str, Any], /) -> None:
+        """Keep one line; a thread compresses and sends them. Waits when the worker cannot keep up.
+        Raises TasksError for what is no JSON object."""
+        self._reporter.add(line)
+
+    @property
+    def adjusted(self) -> Mapping[str, Any]:
+        """What somebody changed about the task."""
+        return self._adjusted
+
+    def adjust(self, values: dict[str, Any]) -> None:
+        """Take what somebody changed, all of it."""
+        self._adjusted = values
+
+    def flush(self) -> None:
+        """Send the rest of the report, at the handler's end."""
+        self._reporter.close()
+
+    def forked(self) -> None:
+        """Report nothing, in a fork that the handler made."""
+        self._reporter.forked()
+
+    def _send_block(self, block: Block) -> None:
+        data = base64.b64encode(block.data).decode("ascii")
+        self._link.send(
+            {"kind": "report", "data": data, "lines": block.lines, "failed": block.failed}
+        )
 
     def on_cancel(self, call: Callable[[], object]) -> None:
         """Call `call` when the worker asks for the end, or now."""
@@ -128,6 +160,8 @@ class Link:
         """A fork that the handler makes may log too, but not wait for threads it does not have."""
         self._sending, self._progress_lock = threading.Lock(), threading.Lock()
         self._flushing = threading.Lock()
+        if self.control is not None:
+            self.control.forked()
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; a worker that is gone makes it a no-op, for its end is ours too."""
@@ -179,10 +213,12 @@ class Link:
         control = self.control
         if message["kind"] == "run":
             view = TaskView.model_validate(message["task"])
-            self.control = Control(self, float(message["deadline"]), view.checkpoint)
+            self.control = Control(self, float(message["deadline"]), view)
             self.jobs.put((view, self.control))
         elif message["kind"] == "deadline" and control is not None:
             control.deadline_monotonic = float(message["at"])
+        elif message["kind"] == "adjust" and control is not None:
+            control.adjust(message["values"])
         elif message["kind"] == "cancel" and control is not None:
             control.cancel(message.get("reason"))
 
@@ -256,6 +292,7 @@ def _run(view: TaskView, control: Control) -> Outcome:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # the handler may have closed it
             stream.flush()
+    control.flush()
     if os.getpid() != process:  # a fork that the handler made: only the process itself answers
         os._exit(0)
     return outcome

@@ -18,6 +18,7 @@ from dms_scheduler.children import keeper, protocol
 from dms_scheduler.children.output import OutputPipe
 from dms_scheduler.children.tree import hold
 from dms_scheduler.handler import Outcome, TaskView
+from dms_scheduler.report import Block
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,16 @@ class JobEvents(Protocol):
         """A checkpoint, of at most 64 KiB of JSON, to be stored at once."""
         ...
 
+    def report(self, block: Block) -> None:
+        """Lines for the task's report."""
+        ...
+
     def output(self, data: bytes) -> None:
         """A piece of the child's stdout and stderr."""
         ...
 
     async def room(self) -> None:
-        """Return when more lines can be taken; the child waits meanwhile."""
+        """Return when more lines and blocks can be taken; the child waits meanwhile."""
         ...
 
 
@@ -142,6 +147,10 @@ class Child:
     def deadline(self, at: float) -> None:
         """Tell the job until when the lease holds (time.monotonic seconds)."""
         self._send({"kind": "deadline", "at": at})
+
+    def adjust(self, values: dict[str, Any]) -> None:
+        """Tell the job what somebody changed about its task: all that holds now."""
+        self._send({"kind": "adjust", "values": values})
 
     def stop(self, reason: str) -> None:
         """Ask the job to end: a message to the handler, SIGTERM to every process of it."""
@@ -231,6 +240,9 @@ class Child:
                     await events.room()
                 case protocol.Progress():
                     events.progress(message.values, advanced=message.advanced)
+                case protocol.Reported():
+                    events.report(message.block)
+                    await events.room()
                 case protocol.Saved():
                     events.checkpoint(message.value)
                 case _:

@@ -3,8 +3,10 @@
 To the child:   {"kind": "setup", "modules", "entry_points", "sys_path", "memory_bytes"}
                 {"kind": "run", "task": <TaskView>, "deadline": <monotonic seconds>}
                 {"kind": "deadline", "at"}   {"kind": "cancel", "reason"}
+                {"kind": "adjust", "values"}
 From the child: {"kind": "ready", "pid"}   {"kind": "broken", "error"}
                 {"kind": "log", "message"}   {"kind": "progress", "values", "advanced"}
+                {"kind": "report", "data": <base64>, "lines", "failed"}
                 {"kind": "checkpoint", "value"}   {"kind": "end", "outcome": <Outcome>}
 
 What comes from the child is checked: a handler lives in the same process, and may write to the
@@ -12,6 +14,7 @@ channel's descriptor by mistake.
 """
 
 import asyncio
+import base64
 import json
 import socket
 import struct
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from dms_scheduler.handler import Outcome
+from dms_scheduler.report import Block
 
 MAX_FRAME = 32 * 1024 * 1024
 CHANNEL_LOST = 71
@@ -65,13 +69,20 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """Lines of the task's report."""
+
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The handler has ended."""
 
     outcome: Outcome
 
 
-Said = Ready | Broken | Log | Progress | Saved | End
+Said = Ready | Broken | Log | Progress | Saved | Reported | End
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -119,8 +130,17 @@ def _said(message: dict[str, Any]) -> Said:
             return Progress(cast("dict[str, Any] | None", message["values"]), advanced)
         case {"kind": "checkpoint", "value": value}:
             return Saved(value)
+        case {"kind": "report", "data": str(), "lines": int(), "failed": bool()}:
+            data = base64.b64decode(message["data"], validate=True)
+            return Reported(Block(data, message["lines"], failed=message["failed"]))
         case {"kind": "end", "outcome": dict()}:
             return End(Outcome.of_json(message["outcome"]))
+        case _:
+            return _greeting(message)
+
+
+def _greeting(message: dict[str, Any]) -> Ready | Broken:
+    match message:
         case {"kind": "ready", "pid": int(pid)}:
             return Ready(pid)
         case {"kind": "broken", "error": str(text)}:

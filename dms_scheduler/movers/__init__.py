@@ -15,6 +15,7 @@ from dms_scheduler.movers.contract import (
     Verify,
 )
 from dms_scheduler.movers.errors import (
+    Busy,
     Cancelled,
     DeadlineExceeded,
     DestinationBusy,
@@ -24,6 +25,7 @@ from dms_scheduler.movers.errors import (
     PartialFailure,
     Refused,
     RunnerLost,
+    SourceBusy,
 )
 from dms_scheduler.movers.native import NativeMover
 from dms_scheduler.movers.paths import split_path, split_roots
@@ -46,6 +48,7 @@ __all__ = [
     "DEFAULT_PRESERVE",
     "Action",
     "ActiveFile",
+    "Busy",
     "Cancelled",
     "CheckResult",
     "CheckTotals",
@@ -73,6 +76,7 @@ __all__ = [
     "RemoveRequest",
     "ReportEntry",
     "RunnerLost",
+    "SourceBusy",
     "Symlinks",
     "Totals",
     "Verify",

@@ -85,6 +85,8 @@ def _attributes_differ(
 ) -> bool:
     if Preserve.MODE in options.preserve and mode_of(source) != stat.S_IMODE(target.st_mode):
         return True
+    if Preserve.OWNER in options.preserve and owner_of(source) != owner_of(target):
+        return True
     # With compare=size the contents may differ: the source's time would hide that for ever.
     return (
         options.compare is Compare.CHECKSUM
@@ -96,3 +98,18 @@ def _attributes_differ(
 def mode_of(source: os.stat_result) -> int:
     """Return the permission bits to carry over."""
     return source.st_mode & MODE_BITS
+
+
+def owner_of(status: os.stat_result) -> tuple[int, int]:
+    """Return the user and the group."""
+    return (status.st_uid, status.st_gid)
+
+
+def links_differ(source: os.stat_result, target: os.stat_result, options: MoveOptions) -> bool:
+    """Say whether two symbolic links that point to the same place differ in what is carried over.
+
+    A link has no mode of its own.
+    """
+    if Preserve.OWNER in options.preserve and owner_of(source) != owner_of(target):
+        return True
+    return Preserve.MTIME in options.preserve and source.st_mtime_ns != target.st_mtime_ns

@@ -91,6 +91,7 @@ class MoveOptions:
     bandwidth: int | None = None
     transfers: int = 4
     retries: int = 3
+    one_way: bool = False  # of `check` alone: what only the destination has is no difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +222,8 @@ class Mover(Protocol):
         """Compare source and destination by `options.compare`, changing nothing.
 
         Differences are told in the result and the report; they are no error of this call. Of the
-        options `compare symlinks include exclude bandwidth transfers` count.
+        options `compare one_way preserve symlinks include exclude bandwidth transfers retries`
+        count; of `preserve` mode, mtime and owner, which must be the same then.
 
         Raises:
             MoverError: a side cannot be read, or some paths could not be (PartialFailure).

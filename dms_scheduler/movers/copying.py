@@ -1,36 +1,81 @@
-"""The pass that acts: makes directories and links, and feeds files to the copying threads."""
+"""The pass that acts on a plan: makes directories and place, hands files out, joins hard links."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Protocol
 
-from dms_scheduler.movers.compare import Verdict, mode_of, settled
-from dms_scheduler.movers.contract import MoveOptions, Overwrite, Preserve
-from dms_scheduler.movers.crew import Crew
+from dms_scheduler.movers.batches import Batch, BatchRunner, Done, Folder
+from dms_scheduler.movers.chain import Chain
+from dms_scheduler.movers.compare import Verdict, judge
+from dms_scheduler.movers.contract import MoveOptions, Preserve
 from dms_scheduler.movers.durable import Devices
-from dms_scheduler.movers.filecopy import FileCopier, FileProblem
-from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.meter import Meter, Tally
-from dms_scheduler.movers.paths import READ_DIRECTORY
-from dms_scheduler.movers.patterns import Filters
-from dms_scheduler.movers.plan import conflict, look, may_replace_kind
-from dms_scheduler.movers.removal import Removal
-from dms_scheduler.movers.tree import Folder, Item, open_below
+from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.filecopy import Ends, FileCopier
+from dms_scheduler.movers.finishing import must_loosen
+from dms_scheduler.movers.handling import FileHandler, error_of
+from dms_scheduler.movers.hardlinks import Joined, Name, join
+from dms_scheduler.movers.meter import Tally
+from dms_scheduler.movers.paths import identity, status_at
+from dms_scheduler.movers.records import (
+    Failure,
+    FilePlan,
+    FolderPlan,
+    HardlinkPlan,
+    Kind,
+    Outcome,
+    RemovalPlan,
+    child,
+)
+from dms_scheduler.movers.removal import Remover
+from dms_scheduler.movers.results import Action, ReportEntry
+from dms_scheduler.movers.session import Session
+from dms_scheduler.movers.spool import Record
 
-Fail = Callable[[str, OSError | FileProblem], None]
+_MOST_UNMADE = 100_000
+_FOLDER, _FILE = Kind.FOLDER.value, Kind.FILE.value
+_ACTIONS = {action.value: action for action in Action}
 
 
-class FileJob(NamedTuple):
-    """A file for the crew; its folder is retained until the job is done."""
+class Hands(Protocol):
+    """Who handles batches of files."""
 
-    item: Item
-    target_fd: int
-    verdict: Verdict
-    target: os.stat_result | None
+    def submit(self, batch: Batch) -> None:
+        """Have it handled, now or soon; raises to stop."""
+        ...
+
+    def finish(self) -> None:
+        """Return when all of them are done; raises to stop."""
+        ...
+
+    def stop(self) -> None:
+        """End, whatever is left undone."""
+        ...
+
+
+class OwnHands:
+    """Handles them at once and in this process: quicker than to fork for a few small files."""
+
+    def __init__(self, runner: BatchRunner, copying: Copying) -> None:
+        self._runner = runner
+        self._copying = copying
+
+    def submit(self, batch: Batch) -> None:
+        """Handle it; raises MoverError when the run must end."""
+        done = Done()
+        try:
+            self._runner.run(batch, done)
+        finally:
+            self._copying.take(batch, done)
+
+    def finish(self) -> None:
+        """Nothing is under way here."""
+
+    def stop(self) -> None:
+        """Nothing is under way here."""
 
 
 class Copying:
@@ -38,195 +83,172 @@ class Copying:
 
     def __init__(
         self,
-        *,
         options: MoveOptions,
-        filters: Filters,
-        guard: Guard,
-        meter: Meter,
-        copier: FileCopier,
-        removal: Removal,
+        session: Session,
+        tops: tuple[Chain, Chain],
+        remover: Remover,
         devices: Devices,
-        fail: Fail,
+        tools: tuple[FileHandler, FileCopier],
     ) -> None:
+        """`tools` are this process's own."""
         self._options = options
-        self._filters = filters
-        self._guard = guard
-        self._meter = meter
-        self._copier = copier
-        self._removal = removal
+        self._session = session
+        self._source, self._target = tops
+        self._remover = remover
         self._devices = devices
-        self._fail = fail
+        self._handler, self._copier = tools
+        self._folder: Folder | OSError | FileProblem | None = None
+        self._broken: tuple[str, OSError | FileProblem] | None = None
+        self._unmade: set[str] | None = set()  # what no hard link may be made to; None: anything
+        self._batch = Batch()
+        self._path = ""
 
-    def run(self, items: Iterable[Item]) -> None:
-        """Handle all items; returns when every file is done.
+    def run(self, work: Iterable[Record], hands: Hands) -> None:
+        """Handle all records; returns when every file is done.
 
         Raises:
             MoverError, and whatever the control raises: the run must end.
 
         """
-        with self.crew() as crew:
-            for item in items:
-                try:
-                    self._handle(item, crew)
-                except (OSError, FileProblem) as error:
-                    self._fail(item.path, error)
+        for kind, *fields in work:
+            if kind == _FILE:
+                self._file(FilePlan._make(fields), hands)
+            elif kind == _FOLDER:
+                self._enter(FolderPlan._make(fields))
+            else:
+                self._remover.remove(RemovalPlan._make(fields))
+        self._hand_over(hands)
+        hands.finish()
 
-    def crew(self) -> Crew[FileJob]:
-        """Return threads for this pass's files."""
-        return Crew(
-            self._options.transfers, self._guard, self._work, lambda job: job.item.folder.release()
-        )
+    def _file(self, plan: FilePlan, hands: Hands) -> None:
+        if isinstance(self._folder, Folder):
+            self._batch.add(self._folder, plan)
+            if self._batch.full:
+                self._hand_over(hands)
+        elif self._folder is not None:
+            self._note_unmade(child(self._path, plan.target))
+            self._session.fail(child(self._path, plan.name), self._folder)
 
-    def _handle(self, item: Item, crew: Crew[FileJob]) -> None:
-        verdict, target = look(item, self._options)
-        if target is not None:
-            self._meter.add(Tally.CHECKS)
-        if verdict is Verdict.CONFLICT:
-            verdict, target = self._make_place(item)
-        if verdict is Verdict.SKIP:
-            self._meter.add(Tally.SKIPPED)
-        elif verdict is Verdict.SPECIAL:
-            self._meter.add(Tally.SPECIAL)
-        else:
-            self._act(item, verdict, target, crew)
+    def _hand_over(self, hands: Hands) -> None:
+        batch, self._batch = self._batch, Batch()
+        if batch.files:
+            hands.submit(batch)
 
-    def _act(
-        self,
-        item: Item,
-        verdict: Verdict,
-        target: os.stat_result | None,
-        crew: Crew[FileJob],
-    ) -> None:
-        target_fd = self.ensure(item.folder)
-        if verdict is Verdict.LINK:
-            made = self._copier.link(item, target_fd)
-            self._meter.add(Tally.LINKS if made else Tally.SKIPPED)
-        elif verdict is Verdict.UPDATE:
-            self._copier.update(item, target_fd)
-            self._meter.add(Tally.UPDATED)
-        else:
-            item.folder.retain()
-            crew.submit(FileJob(item, target_fd, verdict, target))
+    def take(self, batch: Batch, done: Done) -> None:
+        """Take what became of a batch; raises MoverError when the run must end."""
+        unusual = dict(done.unusual)
+        for place, (folder, plan) in enumerate(batch.files[: done.handled]):
+            path = f"{folder.path}/{plan.name}" if folder.path else plan.name
+            what = unusual.get(place) if unusual else None
+            if what is None:
+                entry = ReportEntry(action=Action.COPY, path=path, size=plan.size)
+                self._session.report(entry)
+            elif isinstance(what, Failure):
+                self._session.fail(path, error_of(what))
+            elif what.action:
+                action = _ACTIONS[what.action]
+                self._session.report(ReportEntry(action=action, path=path, size=what.size))
 
-    def _make_place(self, item: Item) -> tuple[Verdict, os.stat_result | None]:
-        fd = item.folder.target_fd
-        if fd is None or not may_replace_kind(self._options):
-            raise conflict()
-        if not self._removal.delete(fd, item.target, item.folder.path):
-            raise conflict()
-        return look(item, self._options)
+    # ---- directories
 
-    def _work(self, job: FileJob) -> None:
-        try:
-            self._meter.working_on(job.item.path)
-            self._transfer(job)
-        except (OSError, FileProblem) as error:
-            self._fail(job.item.path, error)
-        finally:
-            job.item.folder.release()
-
-    def _transfer(self, job: FileJob) -> None:
-        if job.verdict is Verdict.CHECK and job.target is not None:
-            if self._settle(job.item, job.target_fd, job.target):
-                return
-            self._meter.expect_more(job.item.status.st_size, files=1)
-        self._copier.copy(job.item, job.target_fd)
-        self._meter.add(Tally.FILES)
-
-    def _settle(self, item: Item, target_fd: int, target: os.stat_result) -> bool:
-        """Compare by content; return whether nothing has to be copied."""
-        if not self._copier.same_content(item, target_fd):
-            return False
-        verdict = settled(item.status, target, self._options)
-        if verdict is Verdict.UPDATE:
-            self._copier.update(item, target_fd)
-            self._meter.add(Tally.UPDATED)
-        elif verdict is Verdict.SKIP:
-            self._meter.add(Tally.SKIPPED)
-        return verdict is not Verdict.COPY
-
-    def counterpart(self, parent: Folder, name: str) -> int | None:
-        """Open a directory's counterpart; raises OSError."""
-        try:
-            return open_below(parent.target_fd, name)
-        except OSError as error:
-            if error.errno not in {errno.ENOTDIR, errno.ELOOP} or parent.target_fd is None:
-                raise
-            if not may_replace_kind(self._options):
-                raise conflict() from error
-            if not self._removal.delete(parent.target_fd, name, parent.path):
-                raise conflict() from error
-            return None
-
-    def entered(self, folder: Folder) -> None:
-        """See a folder before its content: make its counterpart if it is wanted for its own sake,
-        and allow this user to write into one that is there; raises OSError."""
-        if folder.target_fd is None:
-            if self._filters.selects(folder.path):
-                self.ensure(folder)
+    def _enter(self, plan: FolderPlan) -> None:
+        """Make the directory, or allow this user to write into it."""
+        self._path = plan.path
+        if self._broken and not plan.path.startswith(f"{self._broken[0]}/"):
+            self._broken = None
+        if self._broken:
+            self._folder = self._broken[1]
+            self._session.fail(plan.path, self._folder)
             return
-        self._devices.add(folder.target_fd)
-        status = os.fstat(folder.target_fd)
-        if status.st_mode & 0o300 != 0o300 and status.st_uid == os.geteuid():
-            folder.loosened = status.st_mode & 0o7777
-            os.fchmod(folder.target_fd, folder.loosened | 0o700)
+        try:
+            self._folder = self._opened(plan)
+        except (OSError, FileProblem) as error:
+            self._folder, self._broken = error, (plan.path, error)
+            self._session.fail(plan.path, error)
 
-    def ensure(self, folder: Folder) -> int:
-        """Return the counterpart of a folder, made with its parents if it is not there.
+    def _opened(self, plan: FolderPlan) -> Folder:
+        if plan.target is None:
+            self._make(plan.path)
+            fd = self._target.open(plan.path)
+        else:
+            fd = self._target.open_known(plan.path, plan.target)
+        status = os.fstat(fd)
+        self._devices.add(fd)
+        if must_loosen(status):
+            self._session.guard.check()
+            os.fchmod(fd, status.st_mode & 0o7777 | 0o700)
+        return Folder(plan.path, plan.source, identity(status))
 
-        Called by the walking thread alone; raises OSError.
-        """
-        if folder.target_fd is None:
-            if folder.parent is None:
-                message = "the top of the destination is always open"
-                raise AssertionError(message)
-            folder.target_fd = self._make(self.ensure(folder.parent), folder.name)
-            folder.made = True
-            self._devices.add(folder.target_fd)
-        return folder.target_fd
-
-    def _make(self, parent_fd: int, name: str) -> int:
-        self._guard.check()
+    def _make(self, path: str) -> None:
+        above, _, name = path.rpartition("/")
+        fd = self._target.open(above)
+        self._session.guard.check()
         # Nobody else may look in before the final mode is set.
         mode = 0o700 if Preserve.MODE in self._options.preserve else 0o777
-        with suppress(FileExistsError):  # the open below refuses what is no directory
-            os.mkdir(name, mode, dir_fd=parent_fd)
-            self._meter.add(Tally.DIRS)
-        return os.open(name, READ_DIRECTORY, dir_fd=parent_fd)
+        with suppress(FileExistsError):  # opened next, which refuses what is no directory
+            os.mkdir(name, mode, dir_fd=fd)
+            self._session.meter.add(Tally.DIRS)
+            self._session.report(ReportEntry(action=Action.MKDIR, path=path))
 
-    def finish(self, folder: Folder) -> None:
-        """Give a directory whose content is complete the attributes of its source."""
-        if folder.target_fd is None:
+    # ---- hard links
+
+    def _note_unmade(self, path: str) -> None:
+        """Remember a file that failed, or gave way to what was there: not what its names are."""
+        if Preserve.HARDLINKS not in self._options.preserve or self._unmade is None:
             return
+        self._unmade.add(path)
+        if len(self._unmade) > _MOST_UNMADE:
+            self._unmade = None
+
+    def join_all(self, plans: Iterable[HardlinkPlan]) -> None:
+        """Make the hard links, once what they are links of is there."""
+        for plan in plans:
+            path = child(plan.folder, plan.name)
+            try:
+                self._join(plan, path)
+            except (OSError, FileProblem) as error:
+                self._session.fail(path, error)
+
+    def _join(self, plan: HardlinkPlan, path: str) -> None:
+        if self._unmade is None or plan.leader in self._unmade:
+            message = f"it is to be a hard link to {plan.leader}, which was not copied; see there"
+            raise FileProblem(message, error_class="hardlink_not_made", retryable=False)
+        source_fd = self._source.open(plan.folder)
+        status = os.stat(plan.name, dir_fd=source_fd, follow_symlinks=False)
+        above, _, leader = plan.leader.rpartition("/")
+        leader_fd = os.dup(self._target.open(above))
         try:
-            self._guard.check()
-            self._finish(folder, folder.target_fd)
-        except BaseException as error:  # noqa: BLE001 - raised again by the run's own thread
-            self._guard.stop(error)
-            self.restore(folder)
+            target_fd = self._target.open(plan.folder)
+            made = join(
+                Name(leader_fd, leader),
+                Name(target_fd, plan.target),
+                self._copier.names.next()[1],
+                status,
+                self._options.overwrite,
+                self._session.guard.check,
+            )
+        finally:
+            os.close(leader_fd)
+        if made is Joined.IMPOSSIBLE:
+            self._copy_instead(plan, Ends(plan.folder, source_fd, target_fd), status)
+            return
+        self._session.meter.add(Tally.HARDLINKS if made is Joined.MADE else Tally.SKIPPED)
+        if made is Joined.MADE:
+            self._session.report(ReportEntry(action=Action.HARDLINK, path=path, size=plan.size))
 
-    def restore(self, folder: Folder) -> None:
-        """Give a counterpart the mode back that `entered` changed, and no other attribute."""
-        if folder.loosened is not None and folder.target_fd is not None:
-            with suppress(OSError):  # changed by its owner meanwhile; the run's outcome counts
-                os.fchmod(folder.target_fd, folder.loosened)
-
-    def _finish(self, folder: Folder, target_fd: int) -> None:
-        try:
-            self._set_attributes(folder, target_fd)
-        except OSError as error:
-            # A directory that was there and is somebody else's: they decide, its content is right.
-            if folder.made or error.errno != errno.EPERM:
-                self._fail(folder.path, error)
-
-    def _set_attributes(self, folder: Folder, target_fd: int) -> None:
-        source, target = os.fstat(folder.source_fd), os.fstat(target_fd)
-        keep = self._options.overwrite is Overwrite.NEVER and not folder.made
-        mode = folder.loosened
-        if Preserve.MODE in self._options.preserve and not keep:
-            mode = mode_of(source)
-        if mode is not None and mode != target.st_mode & 0o7777:
-            os.fchmod(target_fd, mode)
-        wanted = Preserve.MTIME in self._options.preserve and not keep
-        if wanted and source.st_mtime_ns != target.st_mtime_ns:
-            os.utime(target_fd, ns=(source.st_atime_ns, source.st_mtime_ns))
+    def _copy_instead(self, plan: HardlinkPlan, ends: Ends, status: os.stat_result) -> None:
+        verdict = judge(status, status_at(ends.target_fd, plan.target), self._options)
+        if verdict is Verdict.SKIP:  # the copy that an earlier run had to make
+            self._session.meter.add(Tally.SKIPPED)
+            return
+        if verdict is Verdict.CONFLICT:
+            raise IsADirectoryError(errno.EISDIR, "a directory has this name at the destination")
+        if verdict is Verdict.COPY:
+            self._session.meter.expect_more(plan.size, files=1)
+        file = FilePlan(plan.name, plan.target, verdict.value, plan.size)
+        outcome = self._handler.handle(ends, file) or Outcome(Action.COPY.value, plan.size)
+        self._handler.tell()
+        if outcome.action:
+            action = _ACTIONS[outcome.action]
+            path = child(plan.folder, plan.name)
+            self._session.report(ReportEntry(action=action, path=path, size=outcome.size))

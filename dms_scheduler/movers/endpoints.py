@@ -1,29 +1,24 @@
-"""Opens both ends of a move: checks what they are, that they do not overlap, and locks one."""
+"""Opens both ends of a move: checks what they are, and that they do not hold each other."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from dms_scheduler.movers.errors import DestinationBusy, Refused
+from dms_scheduler.movers.above import ancestry
+from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
     READ_DIRECTORY,
     Location,
-    ancestry,
     descend,
     identity,
     kind_of,
     status_at,
 )
-
-# NFS and others that keep no lock for a directory, or none at all.
-_NO_LOCKS = {errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +70,11 @@ def open_target(
     stack: ExitStack,
     *,
     create: bool,
+    before_making: Callable[[int], None] = lambda _: None,
 ) -> Target:
     """Open the destination, making what is missing if `create`; `stack` closes it.
+
+    `before_making` hears of the directory in which something is missing, and may object.
 
     A file goes into an existing directory, or a path that ends with a slash, under its own name;
     any other path is the file's new path. `roots` are the identities of the allowed roots.
@@ -94,6 +92,8 @@ def open_target(
         is_root = not missing and identity(os.fstat(fd)) in roots
         if missing and not create:
             return Target(None, name, is_root)
+        if missing:
+            before_making(fd)
         return Target(_make(fd, missing, stack), name, is_root)
     except OSError as error:
         raise as_mover_error(error, location.text) from error
@@ -150,27 +150,3 @@ def _readable(fd: int, stack: ExitStack) -> int:
     opened = os.open(".", READ_DIRECTORY, dir_fd=fd)
     stack.callback(os.close, opened)
     return opened
-
-
-def lock_target(target: Target, log: Callable[[str], None]) -> None:
-    """Lock the destination until its descriptor is closed, also by the kernel after a kill.
-
-    A directory is locked for this task alone; single files share the directory that they go to,
-    each replaces its own name in one step. `log` hears of a file system that has no locks.
-
-    Raises:
-        DestinationBusy: another task holds it.
-
-    """
-    if target.fd is None:
-        return
-    kind = fcntl.LOCK_EX if target.name is None else fcntl.LOCK_SH
-    try:
-        fcntl.flock(target.fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = "another task writes to this destination; wait for it, or cancel it"
-        raise DestinationBusy(message) from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise as_mover_error(error, "destination") from error
-        log("the destination's file system has no locks: only one task should write there")

@@ -70,11 +70,23 @@ class RunnerLost(MoverError):
         super().__init__(f"the runner of this task cannot be reached: {error}")
 
 
-class DestinationBusy(MoverError):
-    """Another task writes to the same destination."""
+class Busy(MoverError):
+    """Another task is at work there. No failure of this one: it waits, and is not counted."""
+
+    error_class = "busy"
+    retryable = True
+
+
+class DestinationBusy(Busy):
+    """Another task reads or writes what this one would change."""
 
     error_class = "destination_busy"
-    retryable = True
+
+
+class SourceBusy(Busy):
+    """Another task writes what this one would read."""
+
+    error_class = "source_busy"
 
 
 class NoSpace(MoverError):
@@ -87,3 +99,9 @@ class PartialFailure(MoverError):
     """Some paths failed while the rest was done. Retryable if any of the failures is."""
 
     error_class = "partial_failure"
+
+
+class FileProblem(MoverError):
+    """One path could not be handled; the others can."""
+
+    retryable = True

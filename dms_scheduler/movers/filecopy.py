@@ -1,82 +1,143 @@
-"""Puts one file or link at the destination: temporary name, attributes, check, rename."""
+"""Puts one file or link at the destination: temporary name, attributes, check, then its name.
+
+Content is copied by `content` (by `sparse` where holes are to be kept), attributes by `attributes`.
+"""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
 from contextlib import suppress
+from typing import NamedTuple
 
-from dms_scheduler.movers.compare import mode_of
+from dms_scheduler.movers import attributes
 from dms_scheduler.movers.content import copy_content, digest_from_storage, digest_of
-from dms_scheduler.movers.contract import MoveOptions, MoveRequest, Preserve, Verify
-from dms_scheduler.movers.errors import MoverError
-from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.meter import Meter, Tally
+from dms_scheduler.movers.contract import (
+    Compare,
+    Fsync,
+    MoveOptions,
+    MoveRequest,
+    Overwrite,
+    Preserve,
+    Verify,
+)
+from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.guard import Brake
+from dms_scheduler.movers.meter import Ledger
 from dms_scheduler.movers.oserrors import classify
+from dms_scheduler.movers.paths import status_at
 from dms_scheduler.movers.patterns import temporary_name
+from dms_scheduler.movers.sparse import (
+    copy_with_holes,
+    has_holes,
+    sparse_digest,
+    sparse_digest_from_storage,
+)
 from dms_scheduler.movers.throttle import TokenBucket, chunk_size
 from dms_scheduler.movers.tree import Item
 
 # Not blocking: the file may have become a FIFO since it was listed.
 READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _LONGEST_PAUSE = 2.0
+_NAMES_TRIED = 1000
+_SLICE_SECONDS = 0.05
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-class FileProblem(MoverError):
-    """One file could not be copied; the others can."""
+class Ends(NamedTuple):
+    """A directory at both ends, open; `path` is relative to their tops."""
 
-    retryable = True
+    path: str
+    source_fd: int
+    target_fd: int
+
+
+class TemporaryNames:
+    """Names for temporary files that no other process of this move uses."""
+
+    def __init__(self, request: MoveRequest, first: int = 1, step: int = 1) -> None:
+        """Processes that share a move have different `first`s and the same `step`."""
+        self._task_id = request.task_id
+        self._epoch = request.epoch
+        self._numbers = itertools.count(first, step)
+
+    def next(self) -> tuple[int, str]:
+        """Return a new one and its number."""
+        number = next(self._numbers)
+        return number, temporary_name(self._task_id, self._epoch, number)
 
 
 class FilePace:
-    """Applies the guard and the bandwidth limit to the chunks of one file, and counts them."""
+    """Applies the brake and the bandwidth limit to the chunks of one file, and counts them."""
 
-    def __init__(self, guard: Guard, meter: Meter, bucket: TokenBucket | None, chunk: int) -> None:
-        self.chunk = chunk
+    def __init__(
+        self, brake: Brake, ledger: Ledger, bucket: TokenBucket | None, chunk: int = 1 << 20
+    ) -> None:
+        """`chunk` bounds how many bytes are moved at once; a limit may ask for fewer."""
         self.moved = 0
-        self._guard = guard
-        self._meter = meter
+        self._chunk = chunk
+        self._brake = brake
+        self._ledger = ledger
         self._bucket = bucket
+
+    @property
+    def chunk(self) -> int:
+        """How many bytes to move at once."""
+        if self._bucket is None or not self._bucket.rate:
+            return self._chunk
+        return min(self._chunk, chunk_size(self._bucket.rate))
 
     def check(self) -> None:
         """Raise to stop."""
-        self._guard.check()
+        self._brake.check()
 
     def before(self, size: int) -> None:
         """Wait for the bandwidth limit."""
-        if self._bucket is None:
-            self._guard.check()
-        else:
-            self._guard.pause(self._bucket.reserve(size))
+        if self._bucket is None or not self._bucket.rate:
+            self._brake.check()
+            return
+        rate, left = self._bucket.rate, self._bucket.reserve(size)
+        while left > _SLICE_SECONDS and rate == self._bucket.rate:
+            self._brake.pause(_SLICE_SECONDS)
+            left -= _SLICE_SECONDS
+        self._brake.pause(min(left, _SLICE_SECONDS))
 
     def after(self, size: int) -> None:
         """Count what was moved."""
         self.moved += size
-        self._meter.moved(size)
+        self._ledger.moved(size)
 
 
 class FileCopier:
-    """Copies files and links; used by all threads of a move at once."""
+    """Copies files and links, for one thread of a process or, with a meter, for several."""
 
-    def __init__(self, request: MoveRequest, guard: Guard, meter: Meter) -> None:
-        self._task_id = request.task_id
-        self._epoch = request.epoch
+    def __init__(
+        self,
+        request: MoveRequest,
+        brake: Brake,
+        ledger: Ledger,
+        bucket: TokenBucket,
+        names: TemporaryNames | None = None,
+    ) -> None:
         self._options: MoveOptions = request.options
-        self._guard = guard
-        self._meter = meter
-        self._numbers = itertools.count(1)
-        bandwidth = request.options.bandwidth
-        self._bucket = TokenBucket(bandwidth) if bandwidth else None
-        self._chunk = chunk_size(bandwidth)
+        self._brake = brake
+        self._ledger = ledger
+        self._bucket = bucket
+        self.names = names or TemporaryNames(request)
+        self._hashed = request.options.verify is Verify.TRANSFERRED
+        self._mode = 0o600 if Preserve.MODE in request.options.preserve else 0o666
 
     def pace(self) -> FilePace:
         """Return the pace for one file."""
-        return FilePace(self._guard, self._meter, self._bucket, self._chunk)
+        return FilePace(self._brake, self._ledger, self._bucket)
 
-    def copy(self, item: Item, target_fd: int) -> None:
-        """Copy a regular file, again if it failed in a way that may pass.
+    def copy(self, ends: Ends, name: str, target: str) -> int | None:
+        """Copy a regular file, again if it failed in a way that may pass; return its size.
+
+        None says that what is at the destination by now is to stay (overwrite never, newer).
 
         Raises:
             OSError, FileProblem: it could not be copied, `retries` times over.
@@ -85,114 +146,206 @@ class FileCopier:
         for attempt in itertools.count():
             pace = self.pace()
             try:
-                self._copy_once(item, target_fd, pace)
-                break
+                return self._copy_once(ends, name, target, pace)
             except (OSError, FileProblem) as error:
                 if attempt >= self._options.retries or not _may_pass(error):
                     raise
-            self._meter.expect_more(pace.moved)
-            self._guard.pause(min(_LONGEST_PAUSE, 0.1 * 2**attempt))
+            self._ledger.expect_more(pace.moved)
+            self._brake.pause(min(_LONGEST_PAUSE, 0.1 * 2**attempt))
+        return None
 
-    def _copy_once(self, item: Item, target_fd: int, pace: FilePace) -> None:
-        source = open_file(item.folder.source_fd, item.name)
+    def _copy_once(self, ends: Ends, name: str, target: str, pace: FilePace) -> int | None:
+        source, status = open_with_status(ends.source_fd, name)
         try:
-            status = os.fstat(source)
-            temporary = self._new_name()
-            mode = 0o600 if Preserve.MODE in self._options.preserve else 0o666
-            target = os.open(temporary, _NEW_FILE, mode, dir_fd=target_fd)
+            temporary, fd = self._create(ends.target_fd)
             try:
-                self._fill(source, status, target, pace)
-                self._guard.check()
-                os.rename(temporary, item.target, src_dir_fd=target_fd, dst_dir_fd=target_fd)
+                self._fill(source, status, fd, pace)
+                placed = self.place(ends.target_fd, temporary, target, status)
             except BaseException:
-                _discard(temporary, target_fd)
+                self.discard(ends.target_fd, temporary)
                 raise
             finally:
-                os.close(target)
+                os.close(fd)
         finally:
             os.close(source)
-        self._meter.add(Tally.BYTES, status.st_size)
+        if placed:
+            self._ledger.hold(0)
+            return status.st_size
+        self.discard(ends.target_fd, temporary)
+        return None
+
+    def _create(self, target_fd: int) -> tuple[str, int]:
+        for _ in range(_NAMES_TRIED):
+            number, name = self.names.next()
+            try:
+                fd = os.open(name, NEW_FILE, self._mode, dir_fd=target_fd)
+            except FileExistsError:
+                continue  # somebody else's by that name: neither followed nor touched
+            self._ledger.hold(number)
+            return name, fd
+        raise FileExistsError(errno.EEXIST, "no name is left for a temporary file")
 
     def _fill(self, source: int, status: os.stat_result, target: int, pace: FilePace) -> None:
-        hashed = self._options.verify is Verify.TRANSFERRED
-        copied = copy_content(source, target, status.st_size, pace, hashed=hashed)
-        if copied.size != status.st_size or _changed(status, os.fstat(source)):
-            message = "the file changed while it was read; retry when nobody writes to it"
-            raise FileProblem(message, error_class="changed_during_copy")
-        if hashed and digest_from_storage(target, copied.size, pace) != copied.digest:
+        size = status.st_size
+        if Preserve.SPARSE in self._options.preserve and has_holes(status):
+            copied = copy_with_holes(source, target, size, pace, hashed=self._hashed)
+            reread = sparse_digest_from_storage(target, size, pace) if self._hashed else None
+        else:
+            copied = copy_content(source, target, size, pace, hashed=self._hashed)
+            reread = digest_from_storage(target, copied.size, pace) if self._hashed else None
+        self.complete(source, status, target, copied.size)
+        if reread != copied.digest:
             message = "the copy differs from what was read; the storage or its path is faulty"
             raise FileProblem(message, error_class="verify_mismatch")
-        self._set_attributes(target, status)
 
-    def _set_attributes(self, target: int, status: os.stat_result) -> None:
-        if Preserve.MODE in self._options.preserve:
-            os.fchmod(target, mode_of(status))
-        if Preserve.MTIME in self._options.preserve:
-            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    def complete(self, source: int, status: os.stat_result, target: int, size: int) -> None:
+        """Refuse a source that changed since `status`; give the copy its attributes."""
+        if size != status.st_size or changed(status, os.fstat(source)):
+            message = "the file changed while it was read; retry when nobody writes to it"
+            raise FileProblem(message, error_class="changed_during_copy")
+        attributes.carry(
+            self._options.preserve, attributes.opened(source), status, attributes.opened(target)
+        )
+        if self._options.fsync is Fsync.EACH:
+            os.fsync(target)
 
-    def link(self, item: Item, target_fd: int) -> bool:
+    def place(self, target_fd: int, temporary: str, target: str, status: os.stat_result) -> bool:
+        """Give a finished copy its name, the last step; return False if what is there stays.
+
+        Raises:
+            OSError: it could not be renamed; and whatever stops the run.
+
+        """
+        if self._options.overwrite is Overwrite.NEVER:
+            return self._place_new(target_fd, temporary, target)
+        if self._options.overwrite is Overwrite.NEWER:
+            there = status_at(target_fd, target)
+            if there is not None and there.st_mtime_ns >= status.st_mtime_ns:
+                return False
+        self._brake.check()
+        os.rename(temporary, target, src_dir_fd=target_fd, dst_dir_fd=target_fd)
+        return True
+
+    def _place_new(self, target_fd: int, temporary: str, target: str) -> bool:
+        self._brake.check()
+        try:
+            os.link(
+                temporary,
+                target,
+                src_dir_fd=target_fd,
+                dst_dir_fd=target_fd,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # Between the look and the rename somebody could still come: the best there is here.
+            if status_at(target_fd, target) is not None:
+                return False
+            os.rename(temporary, target, src_dir_fd=target_fd, dst_dir_fd=target_fd)
+            return True
+        os.unlink(temporary, dir_fd=target_fd)
+        return True
+
+    def discard(self, target_fd: int, temporary: str) -> None:
+        """Remove a temporary file."""
+        # The error that led here is the one to hear of; what stays is removed by the next attempt.
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=target_fd)
+        self._ledger.hold(0)
+
+    def link(self, ends: Ends, name: str, target: str) -> bool:
         """Put the same symbolic link at the destination; return False if it was there already.
 
         Raises:
             OSError: it could not be read or made.
+            FileProblem: it is no link any more.
 
         """
-        points_to = os.readlink(item.name, dir_fd=item.folder.source_fd)
-        if link_at(target_fd, item.target) == points_to:
-            return False
-        temporary = self._new_name()
-        os.symlink(points_to, temporary, dir_fd=target_fd)
+        status = os.stat(name, dir_fd=ends.source_fd, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):
+            # A mode must not be taken for a link's: there is no way to set one without following.
+            message = "the link was replaced while it was looked at"
+            raise FileProblem(message, error_class="changed_during_copy")
+        points_to = os.readlink(name, dir_fd=ends.source_fd)
+        _, temporary = self.names.next()
+        os.symlink(points_to, temporary, dir_fd=ends.target_fd)
         try:
-            if Preserve.MTIME in self._options.preserve:
-                times = (item.status.st_atime_ns, item.status.st_mtime_ns)
-                os.utime(temporary, ns=times, dir_fd=target_fd, follow_symlinks=False)
-            self._guard.check()
-            os.rename(temporary, item.target, src_dir_fd=target_fd, dst_dir_fd=target_fd)
+            attributes.carry(
+                self._options.preserve,
+                attributes.entry(ends.source_fd, name),
+                status,
+                attributes.entry(ends.target_fd, temporary),
+            )
+            placed = self.place(ends.target_fd, temporary, target, status)
         except BaseException:
-            _discard(temporary, target_fd)
+            self.discard(ends.target_fd, temporary)
             raise
-        return True
+        if not placed:
+            self.discard(ends.target_fd, temporary)
+        return placed
 
-    def update(self, item: Item, target_fd: int) -> None:
-        """Give the file at the destination the attributes of its source; raises OSError."""
-        # Opened as a mere place, so that no permission of the file's own is needed; the path
-        # through /proc leads to that very inode and cannot be swapped.
-        place = os.open(item.target, os.O_PATH | os.O_NOFOLLOW, dir_fd=target_fd)
+    def update(self, ends: Ends, name: str, target: str) -> None:
+        """Give what is at the destination the attributes of its source; raises OSError."""
+        # Opened as mere places, so that no permission of the files' own is needed.
+        source = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=ends.source_fd)
         try:
-            if not stat.S_ISREG(os.fstat(place).st_mode):
-                message = "the destination changed while it was looked at"
-                raise FileProblem(message, error_class="changed_during_copy")
-            self._guard.check()
-            if Preserve.MODE in self._options.preserve:
-                os.chmod(f"/proc/self/fd/{place}", mode_of(item.status))
-            if Preserve.MTIME in self._options.preserve:
-                times = (item.status.st_atime_ns, item.status.st_mtime_ns)
-                os.utime(f"/proc/self/fd/{place}", ns=times)
-        finally:
-            os.close(place)
-
-    def same_content(self, item: Item, target_fd: int) -> bool:
-        """Compare a file with the destination's by hash; raises OSError."""
-        pace = self.pace()
-        source = open_file(item.folder.source_fd, item.name)
-        try:
-            target = open_file(target_fd, item.target)
+            there = os.open(target, os.O_PATH | os.O_NOFOLLOW, dir_fd=ends.target_fd)
             try:
-                size = os.fstat(source).st_size
-                if size != os.fstat(target).st_size:
-                    return False
-                return digest_of(source, size, pace) == digest_of(target, size, pace)
+                self._update(source, there)
             finally:
-                os.close(target)
+                os.close(there)
         finally:
             os.close(source)
 
-    def _new_name(self) -> str:
-        return temporary_name(self._task_id, self._epoch, next(self._numbers))
+    def _update(self, source: int, target: int) -> None:
+        wanted, had = os.fstat(source), os.fstat(target)
+        if stat.S_IFMT(wanted.st_mode) != stat.S_IFMT(had.st_mode):
+            message = "the destination changed while it was looked at"
+            raise FileProblem(message, error_class="changed_during_copy")
+        preserve = self._options.preserve
+        if self._options.compare is Compare.SIZE and stat.S_ISREG(wanted.st_mode):
+            # Its content may differ, which the source's time would hide from every later run.
+            preserve -= {Preserve.MTIME}
+        self._brake.check()
+        attributes.carry(
+            preserve,
+            attributes.place(source),
+            wanted,
+            attributes.place(target),
+            had,
+        )
+
+    def same_content(self, item: Item, target_fd: int) -> bool:
+        """Compare a file with the destination's by hash; raises OSError."""
+        return self.equal(item.folder.source_fd, item.name, target_fd, item.target)
+
+    def equal(self, source_fd: int, name: str, target_fd: int, target: str) -> bool:
+        """Compare two files by hash; raises OSError."""
+        pace = self.pace()
+        source = open_file(source_fd, name)
+        try:
+            there = open_file(target_fd, target)
+            try:
+                status, other = os.fstat(source), os.fstat(there)
+                size = status.st_size
+                if size != other.st_size:
+                    return False
+                if has_holes(status) or has_holes(other):  # which may be terabytes
+                    return sparse_digest(source, 0, size, pace) == sparse_digest(
+                        there, 0, size, pace
+                    )
+                return digest_of(source, size, pace) == digest_of(there, size, pace)
+            finally:
+                os.close(there)
+        finally:
+            os.close(source)
 
 
-def open_file(fd: int, name: str) -> int:
-    """Open the regular file `name` of the directory `fd` for reading.
+def open_with_status(fd: int, name: str) -> tuple[int, os.stat_result]:
+    """Open the regular file `name` of the directory `fd` for reading; return its status too.
 
     Raises:
         OSError: not permitted, gone, or a symbolic link by now.
@@ -200,17 +353,17 @@ def open_file(fd: int, name: str) -> int:
 
     """
     opened = os.open(name, READ_FILE, dir_fd=fd)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode):
         os.close(opened)
         message = "the file was replaced by something else while it was looked at"
         raise FileProblem(message, error_class="changed_during_copy")
-    return opened
+    return opened, status
 
 
-def _discard(temporary: str, fd: int) -> None:
-    # The error that led here is the one to hear of; what stays is removed by the next attempt.
-    with suppress(OSError):
-        os.unlink(temporary, dir_fd=fd)
+def open_file(fd: int, name: str) -> int:
+    """Open the regular file `name` of the directory `fd` for reading; raises as above."""
+    return open_with_status(fd, name)[0]
 
 
 def link_at(fd: int, name: str) -> str | None:
@@ -221,8 +374,13 @@ def link_at(fd: int, name: str) -> str | None:
         return None
 
 
-def _changed(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+def changed(before: os.stat_result, after: os.stat_result) -> bool:
+    """Say whether a file was written to, or something of it was set, between two looks."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
 
 
 def _may_pass(error: OSError | FileProblem) -> bool:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from dms_scheduler.movers.contract import Control
-from dms_scheduler.movers.errors import RunnerLost
+from dms_scheduler.movers.errors import LeaseLost, RunnerLost
 
 _SLICE_SECONDS = 0.05
+_LEASE_OVER = "the lease of this attempt ran out; another attempt may have begun"
+
+
+class Brake(Protocol):
+    """What a copy asks whether it may go on: a guard, or in an executor the shared memory."""
+
+    def check(self) -> None:
+        """Raise to stop; asked right before each change too."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and raise to stop."""
+        ...
 
 
 class Stopped(Exception):
@@ -38,13 +52,20 @@ class Guard:
         return self._cause
 
     def check(self) -> None:
-        """Raise `Stopped`, or whatever the control raises, when the calling thread must stop."""
+        """Raise `Stopped`, or whatever the control raises, when the calling thread must stop.
+
+        Raises:
+            LeaseLost: the deadline up to which this attempt may change something has passed.
+
+        """
         if self._cause is not None:
             raise Stopped
         try:
             self._control.check()
         except OSError as error:
             raise RunnerLost(error) from error
+        if self._clock() >= self._control.deadline:
+            raise LeaseLost(_LEASE_OVER)
 
     def stop(self, cause: BaseException) -> None:
         """Make every further check raise; the first cause is kept."""

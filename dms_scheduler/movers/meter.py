@@ -5,17 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from types import TracebackType
+from typing import Protocol
 
 from dms_scheduler.movers.contract import Control
 from dms_scheduler.movers.errors import RunnerLost
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.results import MAX_FAILED_PATHS, FailedPath, Phase, Progress, Totals
+from dms_scheduler.movers.results import (
+    MAX_FAILED_PATHS,
+    ActiveFile,
+    FailedPath,
+    Phase,
+    Progress,
+    Totals,
+)
 
 _REPORT_SECONDS = 0.5
 _SPEED_SAMPLES = 12
+_MOST_ACTIVE = 8
 
 
 class Tally(StrEnum):
@@ -31,6 +40,34 @@ class Tally(StrEnum):
     SPECIAL = "special"
     CHECKS = "checks"
     DELETED = "deleted"
+
+
+class Ledger(Protocol):
+    """What a copy tells of itself: to a meter, or in an executor to the shared memory."""
+
+    def add(self, tally: Tally, amount: int = 1) -> None:
+        """Count something."""
+        ...
+
+    def moved(self, size: int) -> None:
+        """Count bytes that were just written."""
+        ...
+
+    def expect_more(self, size: int, files: int = 0) -> None:
+        """Expect that much more than was planned."""
+        ...
+
+    def begin(self, path: str, size: int) -> None:
+        """Name the file that is worked on from now on."""
+        ...
+
+    def end(self) -> None:
+        """Say that it is done with."""
+        ...
+
+    def hold(self, temporary: int) -> None:
+        """Say which temporary file is there now, by its number; 0 for none."""
+        ...
 
 
 class Meter:
@@ -51,6 +88,8 @@ class Meter:
         self._retryable = False
         self._begun = clock()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SPEED_SAMPLES)
+        self._active: dict[int, ActiveFile] = {}
+        self.elsewhere: Callable[[], Iterable[ActiveFile]] = tuple
 
     @property
     def seconds(self) -> float:
@@ -103,9 +142,28 @@ class Meter:
         self._current = path
 
     def moved(self, size: int) -> None:
-        """Count bytes that were just written."""
+        """Count bytes that were just written, of the calling thread's file if it began one."""
+        thread = threading.get_ident()
         with self._lock:
             self._moved += size
+            file = self._active.get(thread)
+            if file is not None:
+                done = min(file.bytes + size, file.size)
+                self._active[thread] = ActiveFile(path=file.path, bytes=done, size=file.size)
+
+    def begin(self, path: str, size: int) -> None:
+        """Name the file that the calling thread works on from now on."""
+        with self._lock:
+            self._current = path
+            self._active[threading.get_ident()] = ActiveFile(path=path, bytes=0, size=size)
+
+    def end(self) -> None:
+        """Say that the calling thread is done with its file."""
+        with self._lock:
+            self._active.pop(threading.get_ident(), None)
+
+    def hold(self, temporary: int) -> None:
+        """A temporary file of this process: it removes its own."""
 
     def expect_more(self, size: int, files: int = 0) -> None:
         """Expect that much more: a repeated file's bytes, or one that turned out to differ."""
@@ -132,6 +190,7 @@ class Meter:
             speed = self._speed()
             files, size = self._expected
             left = max(0, size - self._moved)
+            active = (*self._active.values(), *self.elsewhere())[:_MOST_ACTIVE]
             return Progress(
                 phase=self._phase,
                 bytes=self._moved,
@@ -143,7 +202,8 @@ class Meter:
                 errors=self._failed_count,
                 speed=round(speed, 1),
                 eta=round(left / speed, 1) if self._known and speed > 0 else None,
-                current=self._current,
+                current=active[0].path if active else self._current,
+                active=active,
             )
 
     def _speed(self) -> float:

@@ -189,21 +189,6 @@ def root_identities(roots: tuple[str, ...]) -> frozenset[tuple[int, int]]:
     return frozenset(found)
 
 
-def ancestry(fd: int) -> frozenset[tuple[int, int]]:
-    """Return the identities of the directory `fd` and of every directory above it."""
-    seen: set[tuple[int, int]] = set()
-    current = os.dup(fd)
-    try:
-        while (mark := identity(os.fstat(current))) not in seen:
-            seen.add(mark)
-            above = os.open("..", os.O_PATH | os.O_DIRECTORY, dir_fd=current)
-            os.close(current)
-            current = above
-    finally:
-        os.close(current)
-    return frozenset(seen)
-
-
 def kind_of(status: os.stat_result) -> str:
     """Return words for the type of a file."""
     return _TYPE_NAMES.get(stat.S_IFMT(status.st_mode), "of an unknown type")

@@ -147,8 +147,12 @@ class Filters:
         With `include` every directory is meant, as files below it may be: `selects` tells
         whether a directory is wanted for its own sake.
         """
-        if is_reserved(folder, name):
-            return False
+        return not is_reserved(folder, name) and self.picks(
+            folder, name, is_directory=is_directory
+        )
+
+    def picks(self, folder: str, name: str, *, is_directory: bool) -> bool:
+        """Say the same by the patterns alone, whoever made the entry."""
         if not self.include and not self.exclude:
             return True
         parts = [*folder.split("/"), name] if folder else [name]

@@ -1,142 +1,414 @@
-"""The first pass over both trees: counts what a run will do, and refuses before it begins."""
+"""The first pass over both trees: writes down what a run will do, and refuses before it begins.
+
+A dry run ends with it, so its report is made here; a run's is made by who acts. Both come from the
+same decisions.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+import stat
+from contextlib import ExitStack, closing
+from typing import NamedTuple
 
-from dms_scheduler.movers.compare import Verdict, judge, settled
-from dms_scheduler.movers.contract import MoveOptions, Overwrite
-from dms_scheduler.movers.filecopy import FileCopier, FileProblem, link_at
-from dms_scheduler.movers.meter import Meter, Tally
-from dms_scheduler.movers.paths import status_at
-from dms_scheduler.movers.removal import Removal
-from dms_scheduler.movers.results import MAX_FAILED_PATHS, Action, ReportEntry
-from dms_scheduler.movers.tree import Folder, Item, open_below
+from dms_scheduler.movers.compare import Verdict, judge, links_differ
+from dms_scheduler.movers.contract import MoveOptions, MoveRequest, Overwrite
+from dms_scheduler.movers.durable import Devices
+from dms_scheduler.movers.endpoints import Source, Target
+from dms_scheduler.movers.errors import FileProblem, Refused
+from dms_scheduler.movers.filecopy import Ends, link_at
+from dms_scheduler.movers.finishing import folder_differs, must_loosen
+from dms_scheduler.movers.handling import FileHandler, look_at_xattrs
+from dms_scheduler.movers.hardlinks import Families
+from dms_scheduler.movers.leftovers import Leftovers
+from dms_scheduler.movers.meter import Tally
+from dms_scheduler.movers.paths import identity, status_at
+from dms_scheduler.movers.patterns import Filters
+from dms_scheduler.movers.records import (
+    FilePlan,
+    FinishPlan,
+    FolderPlan,
+    HardlinkPlan,
+    Identity,
+    Kind,
+    RemovalPlan,
+    child,
+)
+from dms_scheduler.movers.removal import RemovalPlanner
+from dms_scheduler.movers.results import MAX_FAILED_PATHS, Action, ReportEntry, Totals
+from dms_scheduler.movers.session import Session
+from dms_scheduler.movers.spool import Spool
+from dms_scheduler.movers.tree import Folder, Item, Opener, Visit, open_below, walk
 
 _EXPECT_EVERY = 256
-_ACTIONS = {
-    Verdict.COPY: ("copy", Tally.FILES),
-    Verdict.CHECK: (None, Tally.CHECKS),
-    Verdict.LINK: ("link", Tally.LINKS),
-    Verdict.UPDATE: ("update", Tally.UPDATED),
-    Verdict.SKIP: (None, Tally.SKIPPED),
-    Verdict.SPECIAL: (None, Tally.SPECIAL),
-}
+_COPY, _CHECK, _FILES, _BYTES = Verdict.COPY, Verdict.CHECK, Tally.FILES, Tally.BYTES
+_FOLDER, _FILE = Kind.FOLDER.value, Kind.FILE.value
+_REMOVE = Kind.REMOVE.value
 
 
-def look(item: Item, options: MoveOptions) -> tuple[Verdict, os.stat_result | None]:
-    """Say what to do with an entry, and what is at its place now; raises OSError."""
-    fd = item.folder.target_fd
-    target = None if fd is None else status_at(fd, item.target)
-    verdict = judge(item.status, target, options)
-    if verdict is Verdict.LINK and fd is not None and target is not None:
-        points_to = os.readlink(item.name, dir_fd=item.folder.source_fd)
-        if link_at(fd, item.target) == points_to:
-            return Verdict.SKIP, target
-    return verdict, target
+class Plan:
+    """What a run has to do, in the order in which it is done."""
+
+    def __init__(self) -> None:
+        self.work = Spool()  # folders, what is in the way, files
+        self.hardlinks = Spool()
+        self.removals = Spool()
+        self.finish = Spool()
+        self.files = 0  # of every kind that a handler takes
+        self.bytes = 0  # of those that may have to be copied
+
+    def close(self) -> None:
+        """Forget all."""
+        for spool in (self.work, self.hardlinks, self.removals, self.finish):
+            spool.close()
 
 
-def may_replace_kind(options: MoveOptions) -> bool:
-    """Say whether an entry of another kind at the destination may be deleted to make place."""
-    return options.delete and options.overwrite is not Overwrite.NEVER
+class _State(NamedTuple):
+    """What is known of a folder that is being planned."""
+
+    source: os.stat_result
+    target: os.stat_result | None
 
 
-def conflict() -> OSError:
-    """Return the error for a directory or file that is in the way."""
-    return OSError(errno.EISDIR, "another kind of file has this name at the destination")
-
-
-class Survey:
-    """Counts, in a meter of its own: the run's meter only learns what to expect.
-
-    Failures are reported only by the pass that acts, or by a plan that nothing follows; so `fail`
-    is the caller's.
-    """
+class Planner:
+    """Walks both trees once; of one call."""
 
     def __init__(
         self,
-        options: MoveOptions,
-        meter: Meter,
-        copier: FileCopier,
-        removal: Removal,
-        fail: Callable[[str, OSError | FileProblem], None],
+        request: MoveRequest,
+        session: Session,
+        filters: Filters,
+        handler: FileHandler,
+        devices: Devices,
+        roots: frozenset[Identity],
     ) -> None:
-        self.counts = Meter()
+        self.counts = dict.fromkeys(Tally, 0)
         self.sample: list[ReportEntry] = []
-        self.seen = 0
-        self._options = options
-        self._meter = meter
-        self._copier = copier
-        self._removal = removal
-        self._fail = fail
+        self.doomed_failures = 0  # of what is only to be deleted: no reason to keep the rest
+        self._options: MoveOptions = request.options
+        self._dry = request.options.dry_run
+        self._session = session
+        self._filters = filters
+        self._handler = handler
+        self._devices = devices
+        self._leftovers = Leftovers(request, session.guard)
+        self._removals = RemovalPlanner(
+            request, filters, session, roots, self._remove, self._leftovers.sweep, self._fail_doomed
+        )
+        self._families = Families(request.options)
+        self._plan = Plan()
+        self._states: dict[Folder, _State] = {}
+        self._written: set[Folder] = set()  # of those in _states
+        self._current: Folder | None = None
+        self._extras_in: Folder | None = None
+        self._seen = 0
+        self._holds_data = False
+        self._refusal: Refused | None = None
+        self._keeps_top = False
 
-    def count(self, items: Iterable[Item]) -> None:
-        """Count all items."""
-        for item in items:
-            self.seen += 1
+    def plan(self, source: Source, target: Target, stack: ExitStack) -> Plan:
+        """Return the plan; `stack` closes it.
+
+        Raises:
+            Refused: too much would be deleted, or the source is empty or holds the destination.
+
+        """
+        stack.callback(self._plan.close)
+        stack.callback(self._families.close)
+        # A root, and the directory that a single file goes to, are not what the task is about.
+        self._keeps_top = source.name is not None or target.is_root
+        opener = Opener(
+            forbidden=None if target.fd is None else identity(os.fstat(target.fd)),
+            counterpart=self._counterpart,
+            fail=self._session.fail,
+            entered=self._entered if source.name is None else self._entered_for_file,
+            on_done=self._done,
+        )
+        top = opener.open_top(source.fd, target.fd, None)
+        if source.name is None:
+            self._take_all(top, opener)
+        else:
             try:
-                self._count(item)
-            except (OSError, FileProblem) as error:
-                self._fail(item.path, error)
-            if self.seen % _EXPECT_EVERY == 0:
-                self._meter.working_on(item.path)
-                self._expect(known=False)
-        self._expect(known=not self.counts.count(Tally.CHECKS))
+                self._take(Item(top, source.name, target.name or source.name, source.status))
+            finally:
+                top.release()
+        self._refuse()
+        self._expect(known=not self._undecided)
+        return self._plan
+
+    @property
+    def totals(self) -> Totals:
+        """What the run will do, as far as it is known without reading files."""
+        return Totals(**{tally.value: count for tally, count in self.counts.items()})
+
+    @property
+    def _undecided(self) -> bool:
+        return self._plan.bytes > self.counts[_BYTES]
+
+    def _take_all(self, top: Folder, opener: Opener) -> None:
+        visit = Visit(
+            filters=self._filters,
+            guard=self._session.guard,
+            fail=self._session.fail,
+            enter=opener.enter,
+        )
+        with closing(walk(top, visit)) as items:
+            for item in items:
+                self._take(item)
+
+    def _take(self, item: Item) -> None:
+        self._seen += 1
+        mode = item.status.st_mode
+        # A FIFO or a socket is left out, so it does not say that the source is mounted.
+        self._holds_data = self._holds_data or stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+        try:
+            self._decide(item)
+        except (OSError, FileProblem) as error:
+            self._session.fail(item.path, error)
+        if self._seen % _EXPECT_EVERY == 0:
+            self._session.meter.working_on(item.path)
+            self._expect(known=False)
 
     def _expect(self, *, known: bool) -> None:
-        counts = self.counts
-        self._meter.expect(counts.count(Tally.FILES), counts.count(Tally.BYTES), known=known)
+        self._session.meter.expect(self.counts[_FILES], self.counts[_BYTES], known=known)
 
-    def _count(self, item: Item) -> None:
-        verdict, target = look(item, self._options)
+    def _refuse(self) -> None:
+        options = self._options
+        if options.delete and not self._holds_data and not options.allow_empty_src:
+            message = (
+                "the source holds no files, so delete=true would empty the destination; "
+                "check that it is mounted, or set allow_empty_src=true"
+            )
+            raise Refused(message, error_class="empty_source")
+        if self._refusal:
+            raise self._refusal
+
+    # ---- files
+
+    def _decide(self, item: Item) -> None:
+        fd = item.folder.target_fd
+        target = None if fd is None else status_at(fd, item.target)
+        if target is not None:
+            self._passed(Tally.CHECKS)
+        verdict = judge(item.status, target, self._options)
+        if target is not None and fd is not None:
+            verdict, target = self._look_closer(item, fd, target, verdict)
+        if self._families.concerns(item.status):
+            leader = self._families.leader_for(item.status, target, verdict, self._placed(item))
+            if leader is not None:
+                self._join(item, leader)
+                return
+        if verdict is Verdict.SKIP:
+            self._passed(Tally.SKIPPED)
+        elif verdict is Verdict.SPECIAL:
+            self._passed(Tally.SPECIAL)
+            self._session.report(ReportEntry(action=Action.SPECIAL, path=item.path))
+        else:
+            self._do(item, verdict)
+
+    def _look_closer(
+        self, item: Item, fd: int, target: os.stat_result, verdict: Verdict
+    ) -> tuple[Verdict, os.stat_result | None]:
+        """Settle what statuses alone cannot say; return the verdict and what stays there."""
         if verdict is Verdict.CONFLICT:
-            verdict = self._make_place(item)
-        if verdict is Verdict.CHECK and self._options.dry_run and target is not None:
-            verdict = self._checked(item, target)
-        action, tally = _ACTIONS[verdict]
-        self.counts.add(tally)
+            self._make_place(item.folder, item.target)
+            return judge(item.status, None, self._options), None
+        if verdict is Verdict.LINK:
+            return self._look_at_link(item, fd, target), target
+        if verdict is Verdict.CHECK and self._dry:
+            ends = Ends(item.folder.path, item.folder.source_fd, fd)
+            return self._handler.verdict_by_content(ends, _file_plan(item, verdict)), target
+        if verdict is Verdict.SKIP:
+            ends = Ends(item.folder.path, item.folder.source_fd, fd)
+            names = (item.name, item.target)
+            return look_at_xattrs(self._options, ends, names, item.status, target), target
+        return verdict, target
+
+    def _look_at_link(self, item: Item, fd: int, target: os.stat_result) -> Verdict:
+        points_to = os.readlink(item.name, dir_fd=item.folder.source_fd)
+        if link_at(fd, item.target) != points_to:
+            return Verdict.LINK
+        return Verdict.UPDATE if links_differ(item.status, target, self._options) else Verdict.SKIP
+
+    def _do(self, item: Item, verdict: Verdict) -> None:
+        folder, size = item.folder, item.status.st_size
+        self._ensure(folder)
+        self._plan.files += 1
+        if verdict is _COPY:
+            self._plan.bytes += size
+            self.counts[_FILES] += 1
+            self.counts[_BYTES] += size
+        elif verdict is _CHECK:
+            self._plan.bytes += size
+        else:
+            self.counts[Tally.LINKS if verdict is Verdict.LINK else Tally.UPDATED] += 1
+        if self._dry:
+            self._note_file(item, verdict)
+            return
+        if self._current is not folder:
+            self._write_folder(folder)
+        self._plan.work.write((_FILE, item.name, item.target, verdict.value, size))
+
+    def _note_file(self, item: Item, verdict: Verdict) -> None:
         if verdict is Verdict.COPY:
-            self.counts.add(Tally.BYTES, item.status.st_size)
-        if action:
-            self.note(action, item.path)
+            self._note(Action.COPY, item.path, item.status.st_size)
+        else:
+            self._note(Action.LINK if verdict is Verdict.LINK else Action.UPDATE, item.path)
 
-    def _make_place(self, item: Item) -> Verdict:
-        fd = item.folder.target_fd
-        if fd is None or not may_replace_kind(self._options):
-            raise conflict()
-        self._removal.plan_entry(fd, item.target, item.folder.path, self.note_delete)
-        return judge(item.status, None, self._options)
+    def _join(self, item: Item, leader: str) -> None:
+        self._ensure(item.folder)
+        self.counts[Tally.HARDLINKS] += 1
+        size = item.status.st_size
+        self._note(Action.HARDLINK, item.path, size)
+        if not self._dry:
+            record = HardlinkPlan(item.folder.path, item.name, item.target, leader, size)
+            self._plan.hardlinks.write(tuple(record))
 
-    def _checked(self, item: Item, target: os.stat_result) -> Verdict:
-        fd = item.folder.target_fd
-        if fd is not None and self._copier.same_content(item, fd):
-            return settled(item.status, target, self._options)
-        return Verdict.COPY
+    def _placed(self, item: Item) -> str:
+        return child(item.folder.path, item.target)
 
-    def counterpart(self, parent: Folder, name: str) -> int | None:
-        """Open a directory's counterpart; one that is missing is counted."""
+    def _passed(self, tally: Tally) -> None:
+        """Count what is done with by being seen."""
+        self.counts[tally] += 1
+        self._session.meter.add(tally)
+
+    def _note(self, action: Action, path: str, size: int | None = None) -> None:
+        """Report in a dry run what a run would do."""
+        if not self._dry:
+            return
+        entry = ReportEntry(action=action, path=path, size=size)
+        self._session.report(entry)
+        if len(self.sample) < MAX_FAILED_PATHS:
+            self.sample.append(entry)
+
+    # ---- folders
+
+    def _counterpart(self, parent: Folder, name: str) -> int | None:
+        """Open a directory's counterpart; what is in its place is removed if that is allowed."""
         try:
-            fd = open_below(parent.target_fd, name)
+            return open_below(parent.target_fd, name)
         except OSError as error:
             if error.errno not in {errno.ENOTDIR, errno.ELOOP} or parent.target_fd is None:
                 raise
-            if not may_replace_kind(self._options):
-                raise conflict() from error
-            self._removal.plan_entry(parent.target_fd, name, parent.path, self.note_delete)
-            fd = None
+            self._make_place(parent, name)
+            return None
+
+    def _make_place(self, folder: Folder, name: str) -> None:
+        allowed = self._options.delete and self._options.overwrite is not Overwrite.NEVER
+        if folder.target_fd is None or not allowed:
+            raise _conflict()
+        self._ensure(folder)
+        try:
+            made = self._removals.in_the_way(folder.target_fd, name, folder.path)
+        except Refused as refusal:
+            self._refusal = self._refusal or refusal
+            return
+        if not made:
+            raise _conflict()
+
+    def _entered_for_file(self, folder: Folder) -> None:
+        """See the directory that a single file goes to: nothing else in it is looked at."""
+        target = None if folder.target_fd is None else os.fstat(folder.target_fd)
+        self._states[folder] = _State(os.fstat(folder.source_fd), target)
+        if folder.target_fd is not None:
+            self._devices.add(folder.target_fd)
+            self._leftovers.sweep(folder.target_fd, folder.path)
+
+    def _entered(self, folder: Folder) -> None:
+        """See a folder before its content; raises OSError."""
+        fd = folder.target_fd
         if fd is None:
-            self.counts.add(Tally.DIRS)
-            self.note("mkdir", parent.child(name))
-        return fd
+            self._states[folder] = _State(os.fstat(folder.source_fd), None)
+            if self._filters.selects(folder.path):
+                self._ensure(folder)
+            return
+        self._leftovers.sweep(fd, folder.path)
+        self._leftovers.sweep_below(folder.source_fd, fd, folder.path)
+        self._states[folder] = _State(os.fstat(folder.source_fd), os.fstat(fd))
+        if not self._dry:
+            self._devices.add(fd)
+        if self._options.delete and self._refusal is None:
+            self._plan_extras(folder, fd)
 
-    def note_delete(self, path: str) -> None:
-        """Count a deletion."""
-        self.counts.add(Tally.DELETED)
-        self.note("delete", path)
+    def _plan_extras(self, folder: Folder, fd: int) -> None:
+        self._extras_in = folder
+        try:
+            self._removals.extras(folder.source_fd, fd, folder.path)
+        except Refused as refusal:
+            self._refusal = refusal
 
-    def note(self, action: str, path: str) -> None:
-        """Keep the first actions for people to read."""
-        if len(self.sample) < MAX_FAILED_PATHS:
-            self.sample.append(ReportEntry(action=Action(action), path=path))
+    def _fail_doomed(self, path: str, error: OSError) -> None:
+        self.doomed_failures += 1
+        self._session.fail(path, error)
+
+    def _remove(self, plan: RemovalPlan) -> None:
+        self.counts[Tally.DELETED] += 1
+        path = child(plan.folder, plan.name)
+        self._note(Action.DELETE, path)
+        if self._dry:
+            return
+        if plan.lacked is None:
+            self._plan.work.write((_REMOVE, *plan))
+            return
+        if plan.lacked == path and self._extras_in:
+            self._ensure(self._extras_in)
+        self._plan.removals.write(tuple(plan))
+
+    def _ensure(self, folder: Folder) -> None:
+        """Plan that a folder is there and may be written into, those above it first."""
+        if folder in self._written:
+            return
+        if folder.parent and folder.target_fd is None:
+            self._ensure(folder.parent)
+        self._written.add(folder)
+        if folder.target_fd is None and folder.parent:  # a run has made the top before it plans
+            self.counts[Tally.DIRS] += 1
+            self._note(Action.MKDIR, folder.path)
+        if not self._dry:
+            self._write_folder(folder)
+
+    def _write_folder(self, folder: Folder) -> None:
+        state = self._states[folder]
+        target = None if state.target is None else identity(state.target)
+        record = FolderPlan(folder.path, identity(state.source), target)
+        self._plan.work.write((_FOLDER, *record))
+        self._current = folder
+
+    def _done(self, folder: Folder) -> None:
+        """Plan how a folder is finished; all below it has been."""
+        state = self._states.pop(folder, None)
+        written = folder in self._written
+        self._written.discard(folder)
+        if state is None or self._dry or self._session.guard.cause is not None:
+            return
+        try:
+            plan = self._finish_plan(folder, state, written=written)
+        except OSError as error:
+            self._session.fail(folder.path, error)
+            return
+        if plan is not None:
+            self._plan.finish.write(tuple(plan))
+
+    def _finish_plan(self, folder: Folder, state: _State, *, written: bool) -> FinishPlan | None:
+        there = state.target
+        kept = (not folder.path and self._keeps_top) or (
+            there is not None and self._options.overwrite is Overwrite.NEVER
+        )
+        source = identity(state.source)
+        if there is None or folder.target_fd is None:
+            return FinishPlan(folder.path, source, True, None, not kept) if written else None
+        ends = (folder.source_fd, folder.target_fd)
+        differs = not kept and folder_differs(self._options, ends, state.source, there)
+        if not differs and not written:
+            return None
+        mode = there.st_mode & 0o7777 if written and must_loosen(there) else None
+        return FinishPlan(folder.path, source, False, mode, not kept)
+
+
+def _conflict() -> OSError:
+    return OSError(errno.EISDIR, "another kind of file has this name at the destination")
+
+
+def _file_plan(item: Item, verdict: Verdict) -> FilePlan:
+    return FilePlan(item.name, item.target, verdict.value, item.status.st_size)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import Compare, MoveOptions, Overwrite
 from dms_scheduler.movers.crew import Crew
-from dms_scheduler.movers.filecopy import FileCopier, FileProblem
+from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.filecopy import FileCopier
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.meter import Meter, Tally
 from dms_scheduler.movers.paths import status_at

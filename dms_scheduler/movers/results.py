@@ -243,7 +243,32 @@ class CheckResult:
         }
 
 
-MoveOutcome = MoveResult | MovePlan | CheckResult
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeResult:
+    """How old the files of a tree are; `ages` is what was counted, as JSON-safe data."""
+
+    engine: str
+    version: str
+    ages: dict[str, object]
+    seconds: float
+    error_class: str | None = None
+    failed: tuple[FailedPath, ...] = ()
+    failed_count: int = 0
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the result as JSON-safe data."""
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            **self.ages,
+            "seconds": round(self.seconds, 3),
+            "error_class": self.error_class,
+            "failed": [item.to_dict() for item in self.failed],
+            "failed_count": self.failed_count,
+        }
+
+
+MoveOutcome = MoveResult | MovePlan | CheckResult | AgeResult
 
 
 def readable(name: str) -> str:

@@ -90,7 +90,7 @@ local function check_slot(id)
   differs('slots', id, r, name .. ' holds it, and ' .. what_it_is(r), function() call('HDEL', key, id) end)
 end
 
--- Logs and output without a record: nobody's any more, perhaps, but never deleted here.
+-- Logs, output, report and series without a record: nobody's any more, perhaps, but never deleted here.
 local function check_loose(id)
   local part = key .. ':' .. id
   if call('EXISTS', P .. 'task:' .. id) == 1 or call('PTTL', part) ~= -1 then return end

@@ -37,13 +37,14 @@ local function check_expiry(r)
     if due or life >= 0 then
       differs('expiry', r, 'would expire before it has ended', function()
         call('ZREM', P .. 'expiry', expiry_member(r))
-        for _, key in ipairs({r.key, P .. 'logs:' .. r.id, P .. 'output:' .. r.id}) do call('PERSIST', key) end
+        call('PERSIST', r.key)
+        for _, part in ipairs(PARTS) do call('PERSIST', P .. part .. r.id) end
       end)
     end
     return
   end
-  local endless = life == -1 or call('PTTL', P .. 'logs:' .. r.id) == -1
-    or call('PTTL', P .. 'output:' .. r.id) == -1
+  local endless = life == -1
+  for _, part in ipairs(PARTS) do endless = endless or call('PTTL', P .. part .. r.id) == -1 end
   if endless or not due then
     differs('expiry', r, 'would never expire', function()
       r.new, r.grown = true, true

@@ -1,4 +1,5 @@
--- An attempt gives its task back: 'retry' counts it, 'release' does not. ARGV: prefix, ttl, id, epoch,
+-- An attempt gives its task back: 'retry' counts it, 'release' does not; with ms to wait, a release is of
+-- a task that waits for something, and will be of the same one again. ARGV: prefix, ttl, id, epoch,
 -- mode, ms to wait, number of lines, lines..., ('note', outcome, reason,) field, value, ... Repeating it
 -- changes nothing.
 local n = tonumber(ARGV[7])
@@ -9,7 +10,8 @@ if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
 if r.lease == 0 then return r.status end -- given back, rescued or ended before
 append(r, 8, 7 + n)
 if ARGV[fields_at] == 'note' then
-  remember(r, ARGV[fields_at + 1], ARGV[fields_at + 2])
+  local again = ARGV[5] == 'release' and tonumber(ARGV[6]) > 0
+  remember(r, ARGV[fields_at + 1], ARGV[fields_at + 2], again)
   fields_at = fields_at + 3
 end
 fields(r, fields_at)

@@ -1,6 +1,6 @@
 -- Keeps an attempt's lease, and may note its progress. ARGV: prefix, ttl, id, epoch, lease ms, progress
--- ('' = none), '1' if work was done since the last one, checkpoint ('' = none). Answers the state, which
--- carries the cancel flag.
+-- ('' = none), '1' if work was done since the last one, checkpoint ('' = none), series ('' = none). Answers the
+-- state, which carries the cancel flag, and what was adjusted ('' = nothing).
 local r = load(ID)
 if not r then return {'!', 'FENCED', 'MISSING'} end
 if r.epoch ~= tonumber(ARGV[4]) then return fenced(r) end
@@ -14,4 +14,5 @@ if ARGV[6] ~= '' then
 end
 if ARGV[8] ~= '' then call('HSET', r.key, 'checkpoint', ARGV[8]) end
 if ARGV[7] == '1' or ARGV[8] ~= '' then call('HDEL', r.key, 'deaths') end
-return r.status
+if ARGV[9] ~= '' then call('SET', P .. 'series:' .. ID, ARGV[9]) end
+return {r.status, call('HGET', r.key, 'adjust') or ''}

@@ -16,6 +16,8 @@ local STATUSES = {$STATUSES}
 
 local LOG_LINES, LOG_BYTES, OUTPUT_BYTES = $LOG_LINES, $LOG_BYTES, $OUTPUT_BYTES
 
+local REPORT_BYTES = $REPORT_BYTES
+
 local function allowed(from, to)
   return string.find(MOVES, ' ' .. from .. '>' .. to .. ' ', 1, true) ~= nil
 end
@@ -70,6 +72,9 @@ local function expiry_member(r) return r.id .. ':' .. r.service .. ':' .. r.user
 -- A text is not looked for in more than so much: a thousand records of a mebibyte would stop Redis for seconds.
 local SEARCHED_BYTES = $SEARCHED_BYTES
 
+-- What a record may have beside it.
+local PARTS = {'logs:', 'output:', 'report:', 'series:'}
+
 -- Starts the record's time to live, or starts it again once a thousandth of it is over: that spares a
 -- task that logs a thousand lines most of the work. Native expiry comes a day after the sweeper's, so
 -- that the sweeper still finds the record and can clear its indexes.
@@ -81,8 +86,7 @@ local function keep(r)
   call('ZADD', P .. 'expiry', MS + TTL, expiry_member(r))
   call('PEXPIRE', r.key, life)
   if r.new and not r.grown then return end
-  call('PEXPIRE', P .. 'logs:' .. r.id, life)
-  call('PEXPIRE', P .. 'output:' .. r.id, life)
+  for _, part in ipairs(PARTS) do call('PEXPIRE', P .. part .. r.id, life) end
 end
 
 -- A counter in a HASH: its field goes when it comes to nothing.
@@ -237,7 +241,8 @@ end
 
 local function forget(r)
   if unindex(r) == 1 then count(r, -1) end
-  call('UNLINK', r.key, P .. 'logs:' .. r.id, P .. 'output:' .. r.id) -- a log may hold a million lines
+  call('UNLINK', r.key) -- a log may hold a million lines
+  for _, part in ipairs(PARTS) do call('UNLINK', P .. part .. r.id) end
   call('ZREM', P .. 'ids', r.id)
   call('ZREM', P .. 'expiry', expiry_member(r))
   if r.managed and not terminal(r.status) then
@@ -291,6 +296,12 @@ local function output(r, text)
   r.grown = r.grown or size == 0
 end
 
+-- The lines that the report has, those that were omitted, and whether it is full but for its reserve.
+local function report_facts(r)
+  local kept, omitted, full = string.match(values(r, 'report')[1] or '', '^%[(%d+),(%d+),(%d)%]$')
+  return tonumber(kept) or 0, tonumber(omitted) or 0, full == '1'
+end
+
 -- The record's field values from ARGV[from] on, two by two; an empty value removes the field.
 local function fields(r, from)
   if from <= #ARGV then thaw(r) end
@@ -313,12 +324,16 @@ local function touch(r)
 end
 
 -- Notes in the record's history how an attempt ended that did not succeed, while its lease is still
--- there. Of more than 50 notes the first one and the latest stay.
-local function remember(r, outcome, reason)
+-- there. Of more than 50 notes the first one and the latest stay. With `again` it takes the place of a
+-- last note that says the same, so that a task that waits for long keeps its other notes.
+local function remember(r, outcome, reason, again)
   local v = call('HMGET', r.key, 'history', 'attempts')
   local note = cjson.encode({epoch = r.epoch, attempt = tonumber(v[2]) or 0, worker = r.worker or nil,
     ended_at = US, outcome = outcome, reason = reason})
-  local history = v[1] and v[1] .. ',\n' .. note or note
+  local last = again and v[1] and string.match(v[1], '[^\n]*$')
+  local said = last and cjson.decode(last) or {}
+  if said.outcome == outcome and said.reason == reason then v[1] = string.sub(v[1], 1, -#last - 3) end
+  local history = v[1] and v[1] ~= '' and v[1] .. ',\n' .. note or note
   local _, separators = string.gsub(history, ',\n', '')
   if separators >= 50 then history = string.gsub(history, '^(.-,\n).-,\n', '%1') end
   call('HSET', r.key, 'history', history)

@@ -90,17 +90,17 @@ def settled(stack: Stack, user: str) -> bool:
 def test_a_killed_pipeline_loses_no_step_and_doubles_none(stack: Stack, tmp_path: Path) -> None:
     with pipeline(stack, "alice", tmp_path / "first") as first:
         syncs = submit_syncs(stack, "alice")
-        eventually(lambda: tasks(stack, "compareTrees", "alice"), what="a second step")
+        eventually(lambda: tasks(stack, "check", "alice"), what="a second step")
         first.kill()
         first.wait()
     ended(stack, "sync", "alice", CHAINS + 1)  # some of them while no pipeline was there
     with pipeline(stack, "alice", tmp_path / "second"):
         ended(stack, "notify", "alice", CHAINS + 1)
         eventually(lambda: settled(stack, "alice"), what="every event was worked off")
-    compared = tasks(stack, "compareTrees", "alice")
+    compared = tasks(stack, "check", "alice")
     notes = tasks(stack, "notify", "alice")
     assert {task["status"] for task in compared + notes} == {"COMPLETED"}
-    good = Counter(task["parameters"]["after"] for task in compared)
+    good = Counter(task["parameters"]["label"] for task in compared)
     assert len(good) == CHAINS
     assert set(good) < syncs
     told = Counter(task["parameters"]["after"] for task in notes)
@@ -113,15 +113,18 @@ def test_a_killed_pipeline_loses_no_step_and_doubles_none(stack: Stack, tmp_path
 
 
 def test_trees_that_differ_are_told(stack: Stack, tmp_path: Path) -> None:
-    left, right = tmp_path / "a", tmp_path / "b"
+    left, right = (stack.roots[0] / "bob" / name for name in "ab")
     for folder, text in ((left, "one"), (right, "two")):
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / "같은 이름").write_text(text)
         (folder / "same").write_text("same")
     with pipeline(stack, "bob", tmp_path / "log"):
-        stack.submit("compareTrees", "bob", src=str(left), dst=str(right), after="0")
+        stack.submit("check", "bob", src=str(left), dst=str(right))
         (note,) = ended(stack, "notify", "bob", 1)
-    assert "FAILED 1 files differ: 같은 이름" in note["parameters"]["text"]
+    assert "FAILED 1 entry differs" in note["parameters"]["text"]
+    (compared,) = tasks(stack, "check", "bob")
+    task = stack.task(compared["task_id"]) or {}
+    assert task["result"]["data"]["sample"][0]["path"] == "같은 이름"
 
 
 async def test_a_step_that_nobody_takes_is_refused_and_not_passed_over(stack: Stack) -> None:

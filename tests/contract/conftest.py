@@ -1,6 +1,8 @@
 """The contract suite runs on each server that task_state supports."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
+from itertools import count
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -15,8 +17,10 @@ from task_state.outbox import Outbox
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
 from task_state.schedules import Schedules
+from tests.contract.rclone_place import KINDS, Scene
 from tests.contract.servers import RealServer, ServerKind, running
 from tests.contract.store import Keyspace
+from tests.support.remotes import Remotes, remotes
 
 SERVERS = ["valkey", pytest.param("redis", marks=pytest.mark.redis_server)]
 
@@ -106,3 +110,27 @@ def publisher(broker: BrokerPort) -> PublisherPort:
 @pytest.fixture
 def consumer(broker: BrokerPort) -> ConsumerPort:
     return broker.consumer()
+
+
+@pytest.fixture(scope="session")
+def remote_servers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Remotes]:
+    """A server of each kind that rclone speaks to in these tests, each with a bucket."""
+    with remotes(tmp_path_factory.mktemp("remotes")) as found:
+        for kind in KINDS:
+            (found.start(kind).top / "bucket").mkdir()
+        yield found
+
+
+@pytest.fixture
+def scene(
+    remote_servers: Remotes, tmp_path: Path, scene_numbers: Iterator[int]
+) -> Scene:
+    """A place of its own at each server, and a source."""
+    (tmp_path / "src").mkdir()
+    return Scene(remote_servers, tmp_path, f"test {next(scene_numbers)}")
+
+
+@pytest.fixture(scope="session")
+def scene_numbers() -> Iterator[int]:
+    """Numbers that tell the scenes of a run apart."""
+    return count()

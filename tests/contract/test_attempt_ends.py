@@ -145,6 +145,31 @@ async def test_the_handlers_own_delay_is_kept(client: Client, where: str) -> Non
 
 
 @BOTH
+async def test_waiting_uses_up_no_attempt_and_is_no_hot_loop(client: Client, where: str) -> None:
+    record = await run(client, f"e.wait{where}", times=3)
+    assert (record.status, record.result.data) == (TaskStatus.COMPLETED, [4, 1])
+    assert (record.attempts, record.max_attempts) == (1, 1)
+    assert notes(record) == [(3, 1, "released")]
+    assert record.history[0].reason == "another is at work"
+    waits = "Waits, looks again in 1.0 s: another is at work"
+    assert sum(waits in line for line in record.logs) == 3
+    assert said_at(record, "epoch 3") - said_at(record, "epoch 2") >= timedelta(seconds=1)
+
+
+@BOTH
+async def test_a_task_that_waits_can_be_cancelled(client: Client, where: str) -> None:
+    task_id = await client.submit(f"e.wait{where}", times=10_000)
+
+    async def waits() -> bool:
+        return (await client.get(task_id)).history != []
+
+    await eventually(waits, "the task waits")
+    await client.cancel(task_id)
+    record = await client.ended(task_id)
+    assert (record.status, record.attempts <= 1) == (TaskStatus.CANCELLED, True)
+
+
+@BOTH
 async def test_a_cancelled_attempt(client: Client, tmp_path: Path, where: str) -> None:
     task_id = await client.submit(f"e.polite{where}", folder=str(tmp_path))
     await eventually((tmp_path / "started.1").exists, "the handler started")

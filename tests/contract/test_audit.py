@@ -118,6 +118,12 @@ BREAKS: dict[str, tuple[Break, set[str]]] = {
     "no native expiry": (lambda s: s.redis.persist(keys.task("other")), {"expiry"}),
     "no native expiry of a log": (lambda s: s.redis.persist(keys.logs("other")), {"expiry"}),
     "no native expiry of output": (lambda s: s.redis.persist(keys.output("other")), {"expiry"}),
+    "no native expiry of a report": (
+        lambda s: s.redis.set(keys.report("other"), "x"), {"expiry"}
+    ),
+    "no native expiry of a series": (
+        lambda s: s.redis.set(keys.series("other"), "x"), {"expiry"}
+    ),
     "expiry of an active task": (
         lambda s: s.redis.zadd(keys.EXPIRY, {f"{s.ids['runs']}:sync:alice": 9e15}), {"expiry"}
     ),
@@ -132,6 +138,8 @@ BREAKS: dict[str, tuple[Break, set[str]]] = {
     ),
     "log without record": (lambda s: s.redis.rpush(keys.logs("ghost"), "x"), {"loose"}),
     "output without record": (lambda s: s.redis.set(keys.output("ghost"), "x"), {"loose"}),
+    "report without record": (lambda s: s.redis.set(keys.report("ghost"), "x"), {"loose"}),
+    "series without record": (lambda s: s.redis.set(keys.series("ghost"), "x"), {"loose"}),
     "number of log lines": (lambda s: s.redis.rpush(keys.logs("other"), "y"), {"log-lines"}),
     "no lease": (lambda s: s.redis.zrem(keys.LEASES, s.ids["runs"]), {"leases", "waiting"}),
     "another lease": (lambda s: s.redis.zadd(keys.LEASES, {s.ids["runs"]: 1}), {"leases"}),
@@ -202,7 +210,9 @@ async def test_what_is_broken_is_found_and_mended(store: Store, name: str) -> No
 async def test_mending_removes_no_record_no_log_and_no_output(store: Store) -> None:
     for broken, _ in BREAKS.values():
         broken(store)
-    kinds = (keys.task(""), keys.logs(""), keys.output(""))
+    kinds = tuple(
+        make("") for make in (keys.task, keys.logs, keys.output, keys.report, keys.series)
+    )
     before = {name for name in store.keyspace.names() if name.startswith(kinds)}
     await walk(store.provider, mend=True)
     after = {name for name in store.keyspace.names() if name.startswith(kinds)}

@@ -19,7 +19,8 @@ TTL = 7_776_000_000
 
 def lives(keyspace: Keyspace, task_id: str) -> dict[str, int]:
     """The native time to live of each key of a task, in ms; -1 is for ever."""
-    names = (keys.task(task_id), keys.logs(task_id), keys.output(task_id))
+    kinds = (keys.task, keys.logs, keys.output, keys.report, keys.series)
+    names = [made(task_id) for made in kinds]
     found = {name: keyspace.client.pttl(name) for name in names}
     return {name: life for name, life in found.items() if life != -2}
 

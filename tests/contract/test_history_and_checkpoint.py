@@ -17,7 +17,7 @@ KOREAN = '디스크가 가득 찼습니다,\n둘째 줄 "인용" \\ \x7f'
 
 
 async def save(managed: ManagedTasks, task_id: str, value: Any, epoch: int = 1) -> TaskStatus:
-    return await managed.heartbeat(task_id, epoch, checkpoint=Checkpoint(value))
+    return (await managed.heartbeat(task_id, epoch, checkpoint=Checkpoint(value))).status
 
 
 # -------------------------------------------------------------------------------------- checkpoint
@@ -158,6 +158,44 @@ async def test_each_attempt_that_does_not_succeed_leaves_a_note(
     assert times[-1].utcoffset() == timedelta(hours=9)
     (listed,) = await repository.list_all()
     assert listed.history == found.history
+
+
+async def test_a_task_that_waits_for_long_keeps_its_other_notes(
+    managed: ManagedTasks, repository: RedisTaskRepository
+) -> None:
+    """It is given back with a delay again and again: the same words are noted once, the last."""
+    task_id = await running(managed)
+    await managed.retry(task_id, 1, failing=Failing("failed", "no space"))
+    await begin(managed, task_id, 2)
+    for epoch in range(2, 6):
+        busy = Failing("released", "another task writes there")
+        await managed.release(task_id, epoch, delay_seconds=0.001, failing=busy)
+        waiting = await loaded(repository, task_id)
+        assert (waiting.status, waiting.attempts) == (TaskStatus.PENDING, 1)
+        await begin(managed, task_id, epoch + 1)
+    other = Failing("released", "another task reads it")
+    await managed.release(task_id, 6, delay_seconds=0.001, failing=other)
+    await begin(managed, task_id, 7)
+    await managed.release(task_id, 7, failing=other)
+    found = await loaded(repository, task_id)
+    assert [(note.epoch, note.reason) for note in found.history] == [
+        (1, "no space"),
+        (5, "another task writes there"),
+        (6, "another task reads it"),
+        (7, "another task reads it"),
+    ]
+
+
+async def test_a_task_that_has_only_waited_has_one_note(
+    managed: ManagedTasks, repository: RedisTaskRepository
+) -> None:
+    task_id = await running(managed)
+    for epoch in (1, 2):
+        busy = Failing("released", KOREAN)
+        await managed.release(task_id, epoch, delay_seconds=0.001, failing=busy)
+        await begin(managed, task_id, epoch + 1)
+    found = await loaded(repository, task_id)
+    assert [(note.epoch, note.reason) for note in found.history] == [(2, KOREAN)]
     assert json.loads(found.model_dump_json())["history"][0]["reason"] == KOREAN
 
 

@@ -236,14 +236,15 @@ async def test_heartbeat_keeps_the_lease_and_carries_the_cancel_flag(
     task_id = await running(managed)
     before = await loaded(repository, task_id)
     keyspace.expire_lease(task_id)
-    assert await managed.heartbeat(task_id, 1, progress={"a": 1}) is TaskStatus.RUNNING
+    kept = await managed.heartbeat(task_id, 1, progress={"a": 1})
+    assert (kept.status, kept.adjusted) == (TaskStatus.RUNNING, {})
     found = await loaded(repository, task_id)
     assert (found.revision, found.updated_at) == (before.revision, before.updated_at)
     assert found.progress == {"a": 1}
     with pytest.raises(LeaseHeldError):
         await repository.set_status(task_id, TaskStatus.COMPLETED)
     assert await managed.cancel(task_id) is TaskStatus.CANCEL_REQUESTED
-    assert await managed.heartbeat(task_id, 1) is TaskStatus.CANCEL_REQUESTED
+    assert (await managed.heartbeat(task_id, 1)).status is TaskStatus.CANCEL_REQUESTED
     assert (await loaded(repository, task_id)).progress == {"a": 1}
 
 

@@ -74,6 +74,7 @@ def every_call(
     """Every kind of call on a running task."""
     return {
         "next_task_id": repository.next_task_id,
+        "adjust": lambda: managed.adjust(task_id, "bandwidth", 1, log_entry="y"),
         "save": lambda: repository.save(record("new")),
         "get": lambda: repository.get(task_id),
         "set_status": lambda: repository.set_status(task_id, TaskStatus.CANCEL_REQUESTED),
@@ -91,6 +92,7 @@ def every_call(
         "begin": lambda: managed.begin(task_id, 9, worker="w"),
         "heartbeat": lambda: managed.heartbeat(task_id, 1, progress={}),
         "append_logs": lambda: managed.append_logs(task_id, 1, ["x"], "y"),
+        "append_report": lambda: managed.append_report(task_id, 1, b"x", 1, before=0),
         "cancel": lambda: managed.cancel(task_id),
         "release": lambda: managed.release(task_id, 1),
         "rescue": managed.rescue,
@@ -126,7 +128,7 @@ async def test_a_server_that_forgot_its_scripts_is_told_again(
     found = await repository.get(task_id)
     assert found is not None
     assert found.status is TaskStatus.CANCELLED
-    assert found.logs_total == 3, "nothing was written twice"
+    assert found.logs_total == 4, "nothing was written twice"
 
 
 async def test_a_restarted_server_goes_on(
@@ -218,7 +220,8 @@ async def test_a_full_server_refuses_whole_writes_and_reads_on(
             await calls[name]()
         for name in (
             "next_task_id", "save", "append_log", "update_result", "add_jobs",
-            "submit", "heartbeat", "append_logs", "rescue", "admit", "pause",
+            "submit", "heartbeat", "append_logs", "append_report", "adjust", "rescue", "admit",
+            "pause",
         ):  # fmt: skip
             with pytest.raises(StoreUnavailableError, match="maxmemory"):
                 await calls[name]()

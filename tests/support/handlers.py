@@ -208,6 +208,13 @@ def later(task: Task[dict[str, Any]]) -> int:
     return task.attempts
 
 
+def wait_uncounted(task: Task[dict[str, Any]]) -> list[int]:
+    """Waits as often as the parameter says, and asks to be called again at once."""
+    if task.epoch <= int(task.payload["times"]):
+        raise RetryLater("another is at work", delay_seconds=0, counted=False)
+    return [task.epoch, task.attempts]
+
+
 def until_cancelled(task: Task[dict[str, Any]]) -> None:
     """Looks whether it should end, and ends like a success."""
     _mark(task, "started")
@@ -395,6 +402,7 @@ both("e.answer-failure", answer_failure)
 both("e.typed", answer_as_told, result=Rows)
 both("e.no-json", no_json)
 both("e.later", later, retry_delay_seconds=3600)
+both("e.wait", wait_uncounted, max_attempts=1)
 both("e.permanent", fail_for_good)
 both("e.add", add, payload=Numbers)
 both("e.polite", polite)

@@ -10,9 +10,18 @@ from app.api.listing import (
     TaskQueryParams,
     options_of,
 )
-from app.api.responses import counts_response, page_response
+from app.api.responses import counts_response, json_response, page_response
+from app.api.routes.task_extras import ADJUST_BODY, read_limit
 from app.api.routes.tasks import cancelled, deleted
-from app.api.schemas import Counts, ServiceName, TaskAccepted, TaskDeleted, TaskIdPath, TaskList
+from app.api.schemas import (
+    Counts,
+    ServiceName,
+    TaskAccepted,
+    TaskAdjusted,
+    TaskDeleted,
+    TaskIdPath,
+    TaskList,
+)
 
 router = APIRouter(prefix="/admin", tags=["operator"], dependencies=[Depends(require_operator)])
 
@@ -61,6 +70,19 @@ async def count_all_tasks(query: CountQueryParams, request: Request) -> Response
 async def cancel_any_task(task_id: TaskIdPath, request: Request) -> Response:
     """200 CANCELLED when nothing ran, 202 CANCEL_REQUESTED when a worker has to end it first."""
     return cancelled(task_id, await get_api(request).tasks.cancel(task_id, None))
+
+
+@router.patch(
+    "/tasks/{task_id}",
+    summary="Change any task's bandwidth while it waits or runs",
+    responses={200: {"model": TaskAdjusted}},
+    openapi_extra=ADJUST_BODY,
+)
+async def adjust_any_task(task_id: TaskIdPath, request: Request) -> Response:
+    """Bytes a second or a text such as `10M`; 0 for no limit, null for the task's own."""
+    limit = await read_limit(request)
+    adjusted = await get_api(request).tasks.set_bandwidth(task_id, None, limit)
+    return json_response({"task_id": task_id, "adjust": adjusted})
 
 
 @router.delete(

@@ -1,6 +1,6 @@
 """What a running handler can ask and tell: its task, its log, its progress, its checkpoint."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
@@ -54,6 +54,23 @@ class TaskControl(Protocol):
         It is stored in the background, the newest one alone when several wait, and in any case
         before the attempt's end. So only the death of the whole worker can lose the last moments.
         """
+        ...
+
+    def report(self, line: Mapping[str, Any], /) -> None:
+        """Add one line, a JSON object of at most 64 KiB, to the task's report: what was done with
+        one file, for example. Raises TasksError for anything else. Costs microseconds.
+
+        Lines are stored compressed, about a second later and in any case before the attempt's end;
+        each gets the number of its `attempt` and its `epoch`. Of those with an `action` of "failed"
+        16 MiB are kept beyond the 16 MiB that all may fill; what does not fit is counted. It works
+        in the process in which the handler was called: what a fork of it reports goes nowhere.
+        """
+        ...
+
+    @property
+    def adjusted(self) -> Mapping[str, Any]:
+        """What somebody has changed about the task while it waited or ran, such as
+        {"bandwidth": 1048576} (bytes a second, 0 for no limit); empty as long as nobody did."""
         ...
 
 
@@ -111,6 +128,16 @@ def log(message: str) -> None:
 def progress(values: dict[str, Any], *, advanced: bool = False) -> None:
     """Show the running task's progress; see `TaskControl.progress`."""
     current_control().progress(values, advanced=advanced)
+
+
+def report(line: Mapping[str, Any]) -> None:
+    """Add one line to the running task's report; see `TaskControl.report`."""
+    current_control().report(line)
+
+
+def adjusted() -> Mapping[str, Any]:
+    """What somebody has changed about the running task; see `TaskControl.adjusted`."""
+    return current_control().adjusted
 
 
 _OUTSIDE = (

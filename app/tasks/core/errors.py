@@ -36,10 +36,19 @@ class RetryLater(TasksError):
     """Raised by a handler: try again, if an attempt is left.
 
     `delay_seconds` replaces the definition's own delay. When no attempt is left, `message` and
-    `data` become the failed task's result. Raises TasksError for what is no delay.
+    `data` become the failed task's result. With `counted=False` nothing has failed, the task waits
+    for something: the attempt does not count, and it is tried again as often as it takes, a second
+    later at the earliest. Raises TasksError for what is no delay.
     """
 
-    def __init__(self, message: str, delay_seconds: float | None = None, data: Any = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        delay_seconds: float | None = None,
+        data: Any = None,
+        *,
+        counted: bool = True,
+    ) -> None:
         if delay_seconds is not None and not 0 <= delay_seconds <= MAX_DELAY_SECONDS:
             raise TasksError(
                 f"RetryLater: delay_seconds={delay_seconds!r} is no delay; give 0 to "
@@ -48,6 +57,7 @@ class RetryLater(TasksError):
         super().__init__(message)
         self.delay_seconds = delay_seconds
         self.data = data
+        self.counted = counted
 
 
 class TaskCancelled(TasksError):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dms_scheduler.movers import MoverError, PartialFailure, Refused, split_roots
-from dms_scheduler.movers.filecopy import FileProblem, open_file
+from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.filecopy import open_file
 from dms_scheduler.movers.paths import locate, split_path
 from tests.unit.movers.support import Place, look
 

@@ -1,9 +1,8 @@
-"""Stopping a mover: cancel, a lost lease, a kill, a second task, and what is left behind."""
+"""Stopping a mover: cancel, a lost lease, a kill, and what is left behind."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,7 +17,6 @@ import pytest
 
 from dms_scheduler.movers import (
     Cancelled,
-    DestinationBusy,
     LeaseLost,
     MoverError,
     MoveResult,
@@ -91,14 +89,14 @@ class Leased(Recorder):
             raise LeaseLost("another attempt may run")
 
 
-@pytest.mark.parametrize("last_step", ["fchmod", "symlink"])
+@pytest.mark.parametrize("last_step", ["chmod", "symlink"])
 def test_nothing_is_renamed_after_the_lease_is_lost(
     place: Place, monkeypatch: pytest.MonkeyPatch, last_step: str
 ) -> None:
     """The lease ends when a copy is complete but for its name."""
     place.write("src/file")
     (place.src / "link").symlink_to("file")
-    old = place.write("dst/file" if last_step == "fchmod" else "dst/link", "old")
+    old = place.write("dst/file" if last_step == "chmod" else "dst/link", "old")
     os.utime(old, ns=(5, 5))
     with monkeypatch.context() as patch, pytest.raises(LeaseLost):
         place.run(Leased(patch, last_step), transfers=1)
@@ -180,34 +178,6 @@ def test_after_a_kill_the_next_attempt_cleans_up_and_completes(place: Place) -> 
     newer.unlink()
     os.utime(place.dst / "sub", ns=(0, (place.src / "sub").stat().st_mtime_ns))
     assert look(place.dst) == look(place.src)
-
-
-def test_a_destination_belongs_to_one_task_at_a_time(place: Place) -> None:
-    place.write("src/a")
-    place.dst.mkdir()
-    held = os.open(place.dst, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(DestinationBusy) as caught:
-        place.run()
-    assert caught.value.retryable
-    assert not os.listdir(place.dst)
-    with pytest.raises(DestinationBusy):
-        place.run(src=place.src / "a")
-    os.close(held)
-    place.run()
-    assert look(place.dst) == look(place.src)
-
-
-def test_single_files_share_a_directory(place: Place) -> None:
-    place.write("src/a")
-    place.dst.mkdir()
-    held = os.open(place.dst, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_SH)  # as another task that brings a single file
-    try:
-        place.run(src=place.src / "a")
-    finally:
-        os.close(held)
-    assert (place.dst / "a").exists()
 
 
 def test_a_cancel_does_not_wait_for_the_storage(tmp_path: Path) -> None:

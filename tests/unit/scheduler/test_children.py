@@ -14,6 +14,7 @@ import pytest
 
 from dms_scheduler.children import Child, ChildDied, ChildError, ChildPool, ChildSettings
 from dms_scheduler.handler import TaskView
+from dms_scheduler.report import Block
 
 SETTINGS = ChildSettings(modules=("tests.support.handlers",))
 LATER = 1e12
@@ -27,6 +28,7 @@ class Words:
         self.lines: list[str] = []
         self.values: list[dict[str, Any]] = []
         self.saved: list[Any] = []
+        self.reported: list[Block] = []
         self.written = b""
         self.heard = asyncio.Event()
 
@@ -40,6 +42,10 @@ class Words:
 
     def checkpoint(self, value: Any) -> None:
         self.saved.append(value)
+        self.heard.set()
+
+    def report(self, block: Block) -> None:
+        self.reported.append(block)
         self.heard.set()
 
     def output(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ def made(
     """An executor that must not touch its store: nothing here begins an attempt."""
     nothing: Any = None
     settings = AttemptSettings(worker="w", term_seconds=0.0, cancel_grace_seconds=0.0)
-    return Executor(Tools(nothing, repository, nothing, settings), put_back, ended)
+    return Executor(Tools(nothing, repository, nothing, settings, nothing), put_back, ended)
 
 
 async def test_a_call_that_comes_after_the_drain_began_is_put_back() -> None:

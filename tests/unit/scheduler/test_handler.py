@@ -115,6 +115,8 @@ def test_exceptions_have_a_meaning(error: BaseException, kind: str, retryable: b
 def test_failures_carry_data_and_delay() -> None:
     assert failed(PermanentFailure("p", {"at": MOMENT})).data == {"at": "2026-01-02T03:04:05Z"}
     assert failed(RetryLater("r", delay_seconds=7)).delay_seconds == 7
+    assert failed(RetryLater("r")).counted
+    assert not failed(RetryLater("r", counted=False)).counted
     bad = failed(PermanentFailure("p", object()))
     assert (bad.error or "").startswith("p (the handler's result cannot be written")
 

@@ -1,0 +1,258 @@
+"""The executors of a move, as the process that started them sees them: forked, fed, stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+from dms_scheduler.movers.batches import Batch, Done
+from dms_scheduler.movers.board import Board
+from dms_scheduler.movers.chain import Chain
+from dms_scheduler.movers.channel import Message, Unpacker, packed, read_some
+from dms_scheduler.movers.contract import Control, MoveRequest
+from dms_scheduler.movers.errors import FileProblem, MoverError
+from dms_scheduler.movers.executor import Setup, executor_main, read_done
+from dms_scheduler.movers.guard import Guard
+from dms_scheduler.movers.meter import Meter
+from dms_scheduler.movers.patterns import temporary_name
+from dms_scheduler.movers.results import ActiveFile
+
+_TURN_SECONDS = 0.03
+_QUEUED = 2  # batches an executor has at most, so that it never waits for the next one
+_STOP_SECONDS = 1.0
+_KILL_SECONDS = 1.0
+
+Take = Callable[[Batch, Done], None]
+
+
+class Lost(MoverError):
+    """A process of this move died."""
+
+    error_class = "executor_lost"
+    retryable = True
+
+
+class _Process:
+    """One executor: its pipes, and the batches that it has."""
+
+    def __init__(self, slot: int, pid: int, orders: int, answers: int) -> None:
+        self.slot = slot
+        self.pid = pid
+        self.orders = orders
+        self.answers = answers
+        self.outbox = bytearray()
+        self.unpacker = Unpacker()
+        self.batches: dict[int, Batch] = {}
+        self.ended = False
+
+    def send(self) -> None:
+        """Write as much of the outbox as the pipe takes."""
+        with suppress(BlockingIOError, BrokenPipeError):
+            while self.outbox:
+                del self.outbox[: os.write(self.orders, self.outbox)]
+
+    def close(self) -> None:
+        for fd in (self.orders, self.answers):
+            os.close(fd)
+
+
+class Executors:
+    """Up to `limit` processes; used by one thread. Leave it by `stop`, after `finish` if all went
+    well."""
+
+    def __init__(
+        self,
+        request: MoveRequest,
+        tops: tuple[int, int],
+        control: Control,
+        guard: Guard,
+        meter: Meter,
+        take: Take,
+    ) -> None:
+        """`tops` are the descriptors of source and destination; `take` gets what became of each
+        batch."""
+        self._limit = request.options.transfers
+        self._bandwidth = request.options.bandwidth
+        self._control = control
+        self._guard = guard
+        self._meter = meter
+        self._take = take
+        self._board = Board(self._limit)
+        self._setup = Setup(request, *tops, self._board, ctypes.CDLL(None, use_errno=True))
+        self._processes: list[_Process] = []
+        self._poll = select.poll()
+        self._number = 0
+        meter.elsewhere = self._active
+        self._pump()
+
+    def _active(self) -> tuple[ActiveFile, ...]:
+        return tuple(self._board.active())
+
+    def submit(self, batch: Batch) -> None:
+        """Hand a batch over, waiting for an executor that has room."""
+        while (process := self._with_room()) is None:
+            self.turn(_TURN_SECONDS)
+        self._number += 1
+        process.batches[self._number] = batch
+        process.outbox += packed((self._number, batch.message()))
+        process.send()
+        self.turn(0)
+
+    def finish(self) -> None:
+        """Wait until everything that was submitted is done."""
+        while any(process.batches for process in self._processes):
+            self.turn(_TURN_SECONDS)
+        self._pump()
+
+    def turn(self, seconds: float) -> None:
+        """Take what executors have to say, waiting at most that long for the first.
+
+        Raises:
+            Lost: one of them died; and whatever stops the run.
+
+        """
+        self._pump()
+        for process, events in self._events(seconds):
+            if events & select.POLLOUT:
+                process.send()
+            if events & (select.POLLIN | select.POLLHUP):
+                self._hear(process)
+
+    def _events(self, seconds: float) -> list[tuple[_Process, int]]:
+        by_fd: dict[int, _Process] = {}
+        for process in self._processes:
+            by_fd[process.answers] = by_fd[process.orders] = process
+            wanted = select.POLLOUT if process.outbox else 0
+            self._poll.register(process.orders, wanted)
+        events = self._poll.poll(seconds * 1000)
+        return [
+            (by_fd[fd], event & (select.POLLOUT if fd == by_fd[fd].orders else ~select.POLLOUT))
+            for fd, event in events
+        ]
+
+    def _hear(self, process: _Process) -> None:
+        data = read_some(process.answers)
+        if not data:
+            message = "a process of this move died; run the task again, it goes on from here"
+            raise Lost(message)
+        for message in process.unpacker.feed(data):
+            self._answer(process, message)
+
+    def _answer(self, process: _Process, message: Message) -> None:
+        if message[0] == "crash":
+            text = f"a process of this move failed: {message[1]}"
+            raise Lost(text)
+        batch = process.batches.pop(message[1])
+        self._take(batch, read_done(message[2], message[3]))
+
+    def _pump(self) -> None:
+        """Hand orders down and counts up."""
+        self._guard.check()
+        self._board.allow_until(self._control.deadline)
+        wanted = self._control.bandwidth
+        rate = (self._bandwidth if wanted is None else wanted) or 0
+        if rate != self._board.bucket.rate:
+            self._board.bucket.limit_to(rate)
+        self._board.count_into(self._meter)
+
+    def _with_room(self) -> _Process | None:
+        idle = [process for process in self._processes if not process.batches]
+        if idle:
+            return idle[0]
+        if len(self._processes) < self._limit:
+            return self._fork()
+        least = min(self._processes, key=lambda process: len(process.batches))
+        return least if len(least.batches) < _QUEUED else None
+
+    def _fork(self) -> _Process:
+        orders_read, orders_write = os.pipe()
+        answers_read, answers_write = os.pipe()
+        parent, slot = os.getpid(), len(self._processes)
+        pid = _fork()
+        if pid == 0:
+            for process in self._processes:
+                process.close()
+            os.close(orders_write)
+            os.close(answers_read)
+            executor_main(self._setup, slot, orders_read, answers_write, parent)
+        os.close(orders_read)
+        os.close(answers_write)
+        os.set_blocking(orders_write, False)
+        process = _Process(slot, pid, orders_write, answers_read)
+        self._processes.append(process)
+        self._poll.register(process.answers, select.POLLIN)
+        return process
+
+    def stop(self) -> None:
+        """Let all executors end, and kill those that do not; returns when they are gone.
+
+        One that hangs in the kernel is left behind, killed: it changes nothing any more.
+        """
+        self._board.stop()
+        for process in self._processes:
+            os.close(process.orders)
+        end = time.monotonic() + _STOP_SECONDS
+        for process in self._processes:
+            self._hear_last(process, end)
+        for process in self._processes:
+            os.close(process.answers)
+            self._end(process, end)
+        self._board.count_into(self._meter)
+        self._meter.elsewhere = tuple
+        self._board.close()
+
+    def _hear_last(self, process: _Process, end: float) -> None:
+        """Take what it had done before it stopped."""
+        poll = select.poll()
+        poll.register(process.answers, select.POLLIN)
+        while poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            data = read_some(process.answers)
+            if not data:
+                return
+            for message in process.unpacker.feed(data):
+                with suppress(MoverError):  # the first reason to end is the one to hear of
+                    self._answer(process, message)
+
+    def _end(self, process: _Process, end: float) -> None:
+        if not _gone(process.pid, end):
+            os.kill(process.pid, signal.SIGKILL)
+            _gone(process.pid, end + _KILL_SECONDS)
+        number = self._board.slots[process.slot].held
+        if number:
+            self._remove(process, number)
+
+    def _remove(self, process: _Process, number: int) -> None:
+        """Remove the temporary file of a process that was killed."""
+        request = self._setup.request
+        name = temporary_name(request.task_id, request.epoch, number)
+        with Chain(self._setup.target_fd) as chain:
+            for batch in process.batches.values():
+                for folder, _ in batch.folders:
+                    with suppress(OSError, FileProblem):  # not in this one
+                        os.unlink(name, dir_fd=chain.open_known(folder.path, folder.target))
+
+
+def _gone(pid: int, end: float) -> bool:
+    """Reap a process; say if it has ended by the time `end`."""
+    while True:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return True
+        except ChildProcessError:  # reaped by a handler of the process that we run in
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.005)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of threads in the parent: an executor uses none of what they may hold, see there.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
