@@ -164,5 +164,4 @@ def _slowly(line: object) -> bytes:
 
 def _compress(lines: list[bytes]) -> bytes:
     packer = zlib.compressobj(_LEVEL, wbits=_GZIP)
-    packed = [packer.compress(line) for line in lines]
-    return b"".join([*packed, packer.flush()])
+    return packer.compress(b"".join(lines)) + packer.flush()

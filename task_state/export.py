@@ -1,10 +1,12 @@
 """Tasks as lines of JSON, with everything that is known of them, in bounded memory.
 
-Three forms, one task a line. `jsonl` is the whole TaskRecord with all of its log lines and output.
+Three forms, one task a line. `jsonl` is the whole TaskRecord with all of its log lines, output and
+report.
 `flat` is made to be loaded into tables: the same columns in every row, each of one type.
 `brief` is what pruning needs. docs/operations.md describes the columns.
 """
 
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +19,8 @@ from pydantic_core import to_json
 from task_state import keys
 from task_state._redis_repository import RedisTaskRepository
 from task_state._store import Store
-from task_state.models import TaskRecord
+from task_state.models import TaskRecord, TaskReport
+from task_state.reports import Reports
 
 LINES_A_STEP = 500
 _SEPARATORS = "\u0085\u2028\u2029"
@@ -78,7 +81,11 @@ class TaskExport:
             part = _json(lines)[1:-1]
             yield b"," + part if total else part
             total += len(lines)
-        yield b'],"logs_total":%d}\n' % total
+        yield b'],"logs_total":%d' % total
+        if self._form is ExportForm.JSONL:
+            async for part in self._report(task.report):
+                yield part
+        yield b"}\n"
         if await self._repository.get(self._task_id) is not None:
             self.seen = Seen(self._task_id, task.revision, total, size, task.updated_at)
 
@@ -89,6 +96,19 @@ class TaskExport:
 
     async def _output(self) -> str | None:
         return await self._repository.get_launcher_output(self._task_id) or None
+
+    async def _report(self, report: TaskReport | None) -> AsyncGenerator[bytes]:
+        """The report's numbers, and its lines packed as they are stored."""
+        yield b',"report":' + (_json(report)[:-1] + b',"gzip":"' if report else b"null")
+        if not report:
+            return
+        rest = b""
+        async for piece in Reports(self._store).pieces(self._task_id):
+            whole = rest + piece
+            end = len(whole) - len(whole) % 3  # pieces of base64 that can stand in a row
+            yield b64encode(whole[:end])
+            rest = whole[end:]
+        yield b64encode(rest) + b'"}'
 
     async def _log(self) -> AsyncGenerator[list[str]]:
         offset = 0
@@ -139,7 +159,7 @@ def _brief(task: TaskRecord, output_bytes: int) -> dict[str, Any]:
 
 
 def _whole(task: TaskRecord, output: str | None) -> dict[str, Any]:
-    values = task.model_dump(mode="json", exclude={"logs", "logs_total", "omitted"})
+    values = task.model_dump(mode="json", exclude={"logs", "logs_total", "omitted", "report"})
     values["result"]["launcher_output"] = output
     return values
 

@@ -254,14 +254,15 @@ class ManagedTasks:
         self,
         task_id: str,
         name: str,
-        value: Any,
+        value: int | str | None,
         *,
         service: str | None = None,
         user_id: str | None = None,
         log_entry: str,
     ) -> JsonObject:
         """Change what holds for a task that waits or runs, and answer all that was changed. Its
-        handler sees it with its next heartbeat, and so do later attempts; None takes it back.
+        handler sees it with its next heartbeat, and so do later attempts; None takes it back. Whole
+        numbers up to 2**53 are exact.
 
         Raises TaskNotFoundError also for a `service` or `user_id` that is not the task's,
         TaskEndedError for a task that has ended, or is to, and InvalidRequestError for an unmanaged

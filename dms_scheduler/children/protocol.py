@@ -130,13 +130,18 @@ def _said(message: dict[str, Any]) -> Said:
             return Progress(cast("dict[str, Any] | None", message["values"]), advanced)
         case {"kind": "checkpoint", "value": value}:
             return Saved(value)
-        case {"kind": "report", "data": str(), "lines": int(), "failed": bool()}:
-            data = base64.b64decode(message["data"], validate=True)
-            return Reported(Block(data, message["lines"], failed=message["failed"]))
+        case {"kind": "report", "data": str(data), "lines": int(lines), "failed": bool(failed)}:
+            return _reported(data, lines, failed=failed)
         case {"kind": "end", "outcome": dict()}:
             return End(Outcome.of_json(message["outcome"]))
         case _:
             return _greeting(message)
+
+
+def _reported(data: str, lines: int, *, failed: bool) -> Reported:
+    if not 0 < lines < 2**32:
+        raise ValueError(f"no block of a report has {lines} lines")
+    return Reported(Block(base64.b64decode(data, validate=True), lines, failed=failed))
 
 
 def _greeting(message: dict[str, Any]) -> Ready | Broken:

@@ -15,6 +15,7 @@ _FICLONE = 0x40049409
 _FLUSH_BYTES = 64 << 20
 _REREAD_BYTES = 16 << 20
 _SMALL_BYTES = 64 << 10
+_BUFFER_BYTES = 512 << 10
 _UNSUPPORTED = {
     errno.EXDEV,
     errno.EINVAL,
@@ -99,6 +100,7 @@ def read_all(source: int, size: int) -> bytes:
 
 
 def clone(source: int, target: int) -> bool:
+    """Let `target` share the blocks of `source`; return False where that is not possible."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
@@ -171,15 +173,21 @@ def write_all(target: int, data: bytes) -> None:
 
 def digest_of(fd: int, size: int, pace: Pace) -> bytes:
     """Return the hash of the first `size` bytes of `fd`, fewer if it ends before."""
+    return digest_range(fd, 0, size, pace)
+
+
+def digest_range(fd: int, start: int, end: int, pace: Pace) -> bytes:
+    """Return the hash of bytes `start` up to `end`, fewer if the file ends before."""
     digest = xxhash.xxh3_128()
-    done = 0
-    while done < size:
+    buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, end - start))))
+    place = start
+    while place < end:
         pace.check()
-        data = os.pread(fd, min(1 << 20, size - done), done)
-        if not data:
+        size = os.preadv(fd, [buffer[: end - place]], place)
+        if size == 0:
             break
-        digest.update(data)
-        done += len(data)
+        digest.update(buffer[:size])
+        place += size
     return digest.digest()
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from dms_scheduler.movers.batches import Batch, BatchRunner, Done, Folder
+from dms_scheduler.movers.bigfiles import BigFile
 from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import MoveOptions, Preserve
@@ -19,6 +20,7 @@ from dms_scheduler.movers.finishing import must_loosen
 from dms_scheduler.movers.handling import FileHandler, error_of
 from dms_scheduler.movers.hardlinks import Joined, Name, join
 from dms_scheduler.movers.meter import Tally
+from dms_scheduler.movers.parts import BIG_BYTES
 from dms_scheduler.movers.paths import identity, status_at
 from dms_scheduler.movers.records import (
     Failure,
@@ -36,6 +38,7 @@ from dms_scheduler.movers.session import Session
 from dms_scheduler.movers.spool import Record
 
 _MOST_UNMADE = 100_000
+_COPY = Verdict.COPY.value
 _FOLDER, _FILE = Kind.FOLDER.value, Kind.FILE.value
 _ACTIONS = {action.value: action for action in Action}
 
@@ -45,6 +48,10 @@ class Hands(Protocol):
 
     def submit(self, batch: Batch) -> None:
         """Have it handled, now or soon; raises to stop."""
+        ...
+
+    def submit_big(self, folder: Folder, plan: FilePlan) -> None:
+        """Have a big file copied; raises to stop."""
         ...
 
     def finish(self) -> None:
@@ -70,6 +77,12 @@ class OwnHands:
             self._runner.run(batch, done)
         finally:
             self._copying.take(batch, done)
+
+    def submit_big(self, folder: Folder, plan: FilePlan) -> None:
+        """Copy a file that is big for this process."""
+        batch = Batch()
+        batch.add(folder, plan)
+        self.submit(batch)
 
     def finish(self) -> None:
         """Nothing is under way here."""
@@ -122,6 +135,9 @@ class Copying:
 
     def _file(self, plan: FilePlan, hands: Hands) -> None:
         if isinstance(self._folder, Folder):
+            if plan.size >= BIG_BYTES and plan.verdict == _COPY:
+                hands.submit_big(self._folder, plan)
+                return
             self._batch.add(self._folder, plan)
             if self._batch.full:
                 self._hand_over(hands)
@@ -140,6 +156,8 @@ class Copying:
         for place, (folder, plan) in enumerate(batch.files[: done.handled]):
             path = f"{folder.path}/{plan.name}" if folder.path else plan.name
             what = unusual.get(place) if unusual else None
+            if what is not None:
+                self._note(folder, plan, what)
             if what is None:
                 entry = ReportEntry(action=Action.COPY, path=path, size=plan.size)
                 self._session.report(entry)
@@ -148,6 +166,15 @@ class Copying:
             elif what.action:
                 action = _ACTIONS[what.action]
                 self._session.report(ReportEntry(action=action, path=path, size=what.size))
+
+    def take_big(self, file: BigFile, what: Outcome | Failure) -> None:
+        """Take what became of a big file; raises MoverError when the run must end."""
+        path = child(file.folder.path, file.plan.name)
+        self._note(file.folder, file.plan, what)
+        if isinstance(what, Failure):
+            self._session.fail(path, error_of(what))
+        elif what.action:
+            self._session.report(ReportEntry(action=Action.COPY, path=path, size=what.size))
 
     # ---- directories
 
@@ -191,6 +218,11 @@ class Copying:
             self._session.report(ReportEntry(action=Action.MKDIR, path=path))
 
     # ---- hard links
+
+    def _note(self, folder: Folder, plan: FilePlan, what: Outcome | Failure) -> None:
+        kept = isinstance(what, Outcome) and not what.action and plan.verdict == _COPY
+        if kept or isinstance(what, Failure):
+            self._note_unmade(child(folder.path, plan.target))
 
     def _note_unmade(self, path: str) -> None:
         """Remember a file that failed, or gave way to what was there: not what its names are."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dms_scheduler.movers.batches import Batch, BatchRunner, Done
+from dms_scheduler.movers.bigfiles import StepRunner
 from dms_scheduler.movers.board import Board, SharedBrake
 from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.channel import Message, Unpacker, packed, read_some, write_whole
@@ -22,6 +23,7 @@ from dms_scheduler.movers.contract import MoveRequest, Preserve
 from dms_scheduler.movers.filecopy import TemporaryNames
 from dms_scheduler.movers.guard import Stopped
 from dms_scheduler.movers.handling import make_handler
+from dms_scheduler.movers.parts import PartCopier
 from dms_scheduler.movers.records import Failure, Outcome
 
 _PR_SET_PDEATHSIG = 1
@@ -71,11 +73,14 @@ class _Executor:
     def __init__(self, setup: Setup, slot: int, answers: int) -> None:
         ledger, board = setup.board.slots[slot], setup.board
         names = TemporaryNames(setup.request, slot + 1, len(board.slots) + 1)
-        handler, _ = make_handler(
-            setup.request, SharedBrake(board), ledger, board.bucket, names, exact_modes=True
+        brake = SharedBrake(board)
+        handler, copier = make_handler(
+            setup.request, brake, ledger, board.bucket, names, exact_modes=True
         )
         self._answers = answers
-        self._runner = BatchRunner(handler, Chain(setup.source_fd), Chain(setup.target_fd))
+        tops = (Chain(setup.source_fd), Chain(setup.target_fd))
+        self._batches = BatchRunner(handler, *tops)
+        self._steps = StepRunner(PartCopier(setup.request, copier, brake, ledger), *tops)
 
     def serve(self, orders: int) -> None:
         unpacker = Unpacker()
@@ -84,12 +89,16 @@ class _Executor:
                 self._run(message)
 
     def _run(self, message: Message) -> None:
-        batch, done = Batch.read(message[1]), Done()
+        kind, number, job = message
+        if kind == "step":
+            write_whole(self._answers, packed(("step", number, self._steps.run(job))))
+            return
+        batch, done = Batch.read(job), Done()
         try:
-            self._runner.run(batch, done)
+            self._batches.run(batch, done)
         finally:
             unusual = [_told(place, result) for place, result in done.unusual]
-            write_whole(self._answers, packed(("done", message[0], done.handled, unusual)))
+            write_whole(self._answers, packed(("batch", number, done.handled, unusual)))
 
 
 def _told(place: int, result: Outcome | Failure) -> Message:

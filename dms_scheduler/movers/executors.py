@@ -8,10 +8,12 @@ import select
 import signal
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dms_scheduler.movers.batches import Batch, Done
+from dms_scheduler.movers.batches import Batch, Done, Folder
+from dms_scheduler.movers.bigfiles import BigFile, BigFiles, Step
 from dms_scheduler.movers.board import Board
 from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.channel import Message, Unpacker, packed, read_some
@@ -20,15 +22,19 @@ from dms_scheduler.movers.errors import FileProblem, MoverError
 from dms_scheduler.movers.executor import Setup, executor_main, read_done
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.meter import Meter
+from dms_scheduler.movers.parts import discard
 from dms_scheduler.movers.patterns import temporary_name
+from dms_scheduler.movers.records import Failure, FilePlan, Outcome
 from dms_scheduler.movers.results import ActiveFile
 
 _TURN_SECONDS = 0.03
-_QUEUED = 2  # batches an executor has at most, so that it never waits for the next one
+_QUEUED = 2  # jobs an executor has at most, so that it never waits for the next one
 _STOP_SECONDS = 1.0
 _KILL_SECONDS = 1.0
 
+Job = Batch | Step
 Take = Callable[[Batch, Done], None]
+TakeBig = Callable[[BigFile, Outcome | Failure], None]
 
 
 class Lost(MoverError):
@@ -39,7 +45,7 @@ class Lost(MoverError):
 
 
 class _Process:
-    """One executor: its pipes, and the batches that it has."""
+    """One executor: its pipes, and the jobs that it has."""
 
     def __init__(self, slot: int, pid: int, orders: int, answers: int) -> None:
         self.slot = slot
@@ -48,7 +54,7 @@ class _Process:
         self.answers = answers
         self.outbox = bytearray()
         self.unpacker = Unpacker()
-        self.batches: dict[int, Batch] = {}
+        self.jobs: dict[int, Job] = {}
         self.ended = False
 
     def send(self) -> None:
@@ -74,15 +80,24 @@ class Executors:
         guard: Guard,
         meter: Meter,
         take: Take,
+        take_big: TakeBig,
     ) -> None:
         """`tops` are the descriptors of source and destination; `take` gets what became of each
-        batch."""
+        batch, `take_big` of each big file."""
         self._limit = request.options.transfers
         self._bandwidth = request.options.bandwidth
         self._control = control
         self._guard = guard
         self._meter = meter
         self._take = take
+        self._waiting: deque[Job] = deque()
+        self._big = BigFiles(
+            request.options.retries,
+            self._limit + 1,
+            self._waiting.append,
+            take_big,
+            self._discard,
+        )
         self._board = Board(self._limit)
         self._setup = Setup(request, *tops, self._board, ctypes.CDLL(None, use_errno=True))
         self._processes: list[_Process] = []
@@ -96,17 +111,30 @@ class Executors:
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, waiting for an executor that has room."""
-        while (process := self._with_room()) is None:
-            self.turn(_TURN_SECONDS)
-        self._number += 1
-        process.batches[self._number] = batch
-        process.outbox += packed((self._number, batch.message()))
-        process.send()
+        self._waiting.append(batch)
+        self._feed()
         self.turn(0)
+        while self._waiting:
+            self.turn(_TURN_SECONDS)
+
+    def submit_big(self, folder: Folder, plan: FilePlan) -> None:
+        """Begin a big file, waiting for an executor that has room."""
+        self._big.start(folder, plan)
+        while self._waiting:
+            self.turn(_TURN_SECONDS)
+
+    def _feed(self) -> None:
+        while self._waiting and (process := self._with_room()):
+            job = self._waiting.popleft()
+            self._number += 1
+            kind = "batch" if isinstance(job, Batch) else "step"
+            process.jobs[self._number] = job
+            process.outbox += packed((kind, self._number, job.message()))
+            process.send()
 
     def finish(self) -> None:
         """Wait until everything that was submitted is done."""
-        while any(process.batches for process in self._processes):
+        while self._waiting or any(process.jobs for process in self._processes):
             self.turn(_TURN_SECONDS)
         self._pump()
 
@@ -118,6 +146,7 @@ class Executors:
 
         """
         self._pump()
+        self._feed()
         for process, events in self._events(seconds):
             if events & select.POLLOUT:
                 process.send()
@@ -148,8 +177,11 @@ class Executors:
         if message[0] == "crash":
             text = f"a process of this move failed: {message[1]}"
             raise Lost(text)
-        batch = process.batches.pop(message[1])
-        self._take(batch, read_done(message[2], message[3]))
+        job = process.jobs.pop(message[1])
+        if isinstance(job, Batch):
+            self._take(job, read_done(message[2], message[3]))
+        else:
+            self._big.take(job, message[2])
 
     def _pump(self) -> None:
         """Hand orders down and counts up."""
@@ -162,13 +194,13 @@ class Executors:
         self._board.count_into(self._meter)
 
     def _with_room(self) -> _Process | None:
-        idle = [process for process in self._processes if not process.batches]
+        idle = [process for process in self._processes if not process.jobs]
         if idle:
             return idle[0]
         if len(self._processes) < self._limit:
             return self._fork()
-        least = min(self._processes, key=lambda process: len(process.batches))
-        return least if len(least.batches) < _QUEUED else None
+        least = min(self._processes, key=lambda process: len(process.jobs))
+        return least if len(least.jobs) < _QUEUED else None
 
     def _fork(self) -> _Process:
         orders_read, orders_write = os.pipe()
@@ -204,6 +236,8 @@ class Executors:
             os.close(process.answers)
             self._end(process, end)
         self._board.count_into(self._meter)
+        if not _comes_again(self._guard.cause):
+            self._big.abandon()
         self._meter.elsewhere = tuple
         self._board.close()
 
@@ -227,15 +261,27 @@ class Executors:
         if number:
             self._remove(process, number)
 
+    def _discard(self, folder: Folder, target: str) -> None:
+        """Remove the copy in parts of a big file."""
+        with Chain(self._setup.target_fd) as chain, suppress(OSError, FileProblem):
+            fd = chain.open_known(folder.path, folder.target)
+            discard(fd, self._setup.request.task_id, target)
+
     def _remove(self, process: _Process, number: int) -> None:
         """Remove the temporary file of a process that was killed."""
         request = self._setup.request
         name = temporary_name(request.task_id, request.epoch, number)
         with Chain(self._setup.target_fd) as chain:
-            for batch in process.batches.values():
+            batches = [job for job in process.jobs.values() if isinstance(job, Batch)]
+            for batch in batches:
                 for folder, _ in batch.folders:
                     with suppress(OSError, FileProblem):  # not in this one
                         os.unlink(name, dir_fd=chain.open_known(folder.path, folder.target))
+
+
+def _comes_again(cause: BaseException | None) -> bool:
+    """Say whether another attempt will want what is there of big files."""
+    return isinstance(cause, MoverError) and cause.retryable
 
 
 def _gone(pid: int, end: float) -> bool:

@@ -148,10 +148,10 @@ class FileCopier:
             try:
                 return self._copy_once(ends, name, target, pace)
             except (OSError, FileProblem) as error:
-                if attempt >= self._options.retries or not _may_pass(error):
+                if attempt >= self._options.retries or not may_pass(error):
                     raise
             self._ledger.expect_more(pace.moved)
-            self._brake.pause(min(_LONGEST_PAUSE, 0.1 * 2**attempt))
+            self._brake.pause(retry_pause(attempt))
         return None
 
     def _copy_once(self, ends: Ends, name: str, target: str, pace: FilePace) -> int | None:
@@ -383,7 +383,13 @@ def changed(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _may_pass(error: OSError | FileProblem) -> bool:
+def retry_pause(attempt: int) -> float:
+    """Return the seconds to wait after a failure; the first attempt is 0."""
+    return min(_LONGEST_PAUSE, 0.1 * 2**attempt)
+
+
+def may_pass(error: OSError | FileProblem) -> bool:
+    """Say whether the same copy, made again at once, may succeed."""
     if isinstance(error, OSError):
         # A file that is gone will not be back in a moment; the next attempt lists anew.
         return classify(error).retryable and not isinstance(error, FileNotFoundError)

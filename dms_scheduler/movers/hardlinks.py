@@ -11,15 +11,16 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from enum import Enum, auto
+from tempfile import gettempdir
 from typing import NamedTuple
 
 from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import Compare, MoveOptions, Overwrite, Preserve, Symlinks
-from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.errors import FileProblem, MoverError
 from dms_scheduler.movers.paths import identity, status_at
 
 _IN_MEMORY = 20_000
@@ -27,10 +28,12 @@ _UNLINKABLE = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.E
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
+PRAGMA cache_size = -16384;
 CREATE TABLE leaders (
     dev BLOB, ino BLOB, path BLOB, kept_dev BLOB, kept_ino BLOB, left INTEGER,
     PRIMARY KEY (dev, ino)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+BEGIN
 """
 
 Identity = tuple[int, int]
@@ -63,10 +66,16 @@ class Leaders:
         self._far: sqlite3.Connection | None = None
 
     def meet(self, file: Identity) -> Leader | None:
-        """Return the leader of a further name of a file, None if it has none."""
+        """Return the leader of a further name of a file, None if it has none.
+
+        Raises:
+            MoverError: the temporary file cannot be read.
+
+        """
         leader = self._near.get(file)
         if leader is None:
-            return self._meet_far(file)
+            with _told():
+                return self._meet_far(file)
         if leader.left <= 1:
             del self._near[file]
         else:
@@ -74,13 +83,19 @@ class Leaders:
         return leader
 
     def lead(self, file: Identity, leader: Leader) -> None:
-        """Remember the leader of a file of which it leaves names to be met."""
+        """Remember the leader of a file of which it leaves names to be met.
+
+        Raises:
+            MoverError: there is no room for the temporary file.
+
+        """
         if leader.left < 1:
             return
         if len(self._near) < self._in_memory:
             self._near[file] = leader
         else:
-            self._lead_far(file, leader)
+            with _told():
+                self._lead_far(file, leader)
 
     def close(self) -> None:
         """Forget all, and remove the temporary file."""
@@ -115,6 +130,18 @@ class Leaders:
         self._far.execute(change, key).close()
         kept = None if kept_dev is None else _unpacked(kept_dev, kept_ino)
         return Leader(os.fsdecode(path), kept, left)
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = (
+            f"hard links cannot be kept in mind in {gettempdir()}: {error}. Make space there, or "
+            "start the worker with TMPDIR on a larger disk"
+        )
+        raise MoverError(message, error_class="no_temporary_space", retryable=True) from error
 
 
 def _packed(file: Identity) -> tuple[bytes, bytes]:
@@ -171,6 +198,8 @@ class Families:
             return True
         if stat.S_ISLNK(source.st_mode):
             return self._options.overwrite is Overwrite.ALWAYS
+        if judge(source, target, self._options) is Verdict.CHECK:
+            return True  # skipped because its content was read, and is the same
         always = replace(self._options, overwrite=Overwrite.ALWAYS)
         return judge(source, target, always) is Verdict.SKIP
 

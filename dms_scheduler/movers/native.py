@@ -215,7 +215,15 @@ class _Move:
     ) -> Hands:
         if plan.files <= _OWN_FILES and plan.bytes <= _OWN_BYTES:
             return OwnHands(BatchRunner(self._handler, *tops), copying)
-        return Executors(self._request, fds, self._control, self._guard, self._meter, copying.take)
+        return Executors(
+            self._request,
+            fds,
+            self._control,
+            self._guard,
+            self._meter,
+            copying.take,
+            copying.take_big,
+        )
 
     def _delete(self, plan: Plan, remover: Remover, forgiven: int) -> None:
         if self._meter.failed_count > forgiven:

@@ -9,9 +9,12 @@ next character literally.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import xxhash
 
 from dms_scheduler.movers.errors import Refused
 
@@ -19,6 +22,7 @@ BACKUP_NAME = ".dms-deleted"
 """Top folder at the destination that keeps what was deleted."""
 
 _TEMPORARY = re.compile(r"\.dms-tmp\.(?P<task>[A-Za-z0-9._-]{1,128})\.(?P<epoch>\d+)\.(?P<n>\d+)")
+_PART = re.compile(r"\.dms-part\.(?P<task>[A-Za-z0-9._-]{1,128})\.[0-9a-f]{32}(?:\.journal)?")
 _MAX_LENGTH = 1024
 
 
@@ -147,9 +151,7 @@ class Filters:
         With `include` every directory is meant, as files below it may be: `selects` tells
         whether a directory is wanted for its own sake.
         """
-        return not is_reserved(folder, name) and self.picks(
-            folder, name, is_directory=is_directory
-        )
+        return not is_reserved(folder, name) and self.picks(folder, name, is_directory=is_directory)
 
     def picks(self, folder: str, name: str, *, is_directory: bool) -> bool:
         """Say the same by the patterns alone, whoever made the entry."""
@@ -178,7 +180,30 @@ def is_reserved(folder: str, name: str) -> bool:
     """Say whether DMS makes that name itself: such an entry is neither data nor waste."""
     if not name.startswith(".dms-"):
         return False
-    return (not folder and name == BACKUP_NAME) or _TEMPORARY.fullmatch(name) is not None
+    return (not folder and name == BACKUP_NAME) or is_temporary(name)
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether it is the name of a copy that is not complete, or of its journal."""
+    return _TEMPORARY.fullmatch(name) is not None or _PART.fullmatch(name) is not None
+
+
+def part_name(task_id: str, target: str) -> str:
+    """Return the name of the copy of a big file, the same for every attempt of a task; at most
+    10 + 128 + 33 bytes."""
+    digest = xxhash.xxh3_128_hexdigest(os.fsencode(target))
+    return f".dms-part.{task_id}.{digest}"
+
+
+def journal_name(task_id: str, target: str) -> str:
+    """Return the name of the journal beside it."""
+    return f"{part_name(task_id, target)}.journal"
+
+
+def is_part(name: str, task_id: str) -> bool:
+    """Say whether `name` is the copy of a big file of this task, or its journal."""
+    match = _PART.fullmatch(name)
+    return match is not None and match["task"] == task_id
 
 
 def temporary_name(task_id: str, epoch: int, number: int) -> str:

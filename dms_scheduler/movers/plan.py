@@ -23,8 +23,9 @@ from dms_scheduler.movers.handling import FileHandler, look_at_xattrs
 from dms_scheduler.movers.hardlinks import Families
 from dms_scheduler.movers.leftovers import Leftovers
 from dms_scheduler.movers.meter import Tally
+from dms_scheduler.movers.parts import BIG_BYTES
 from dms_scheduler.movers.paths import identity, status_at
-from dms_scheduler.movers.patterns import Filters
+from dms_scheduler.movers.patterns import Filters, journal_name, part_name
 from dms_scheduler.movers.records import (
     FilePlan,
     FinishPlan,
@@ -69,6 +70,7 @@ class _State(NamedTuple):
 
     source: os.stat_result
     target: os.stat_result | None
+    parts: set[str]  # copies of big files that an earlier attempt began there
 
 
 class Planner:
@@ -87,6 +89,7 @@ class Planner:
         self.sample: list[ReportEntry] = []
         self.doomed_failures = 0  # of what is only to be deleted: no reason to keep the rest
         self._options: MoveOptions = request.options
+        self._task_id = request.task_id
         self._dry = request.options.dry_run
         self._session = session
         self._filters = filters
@@ -94,7 +97,13 @@ class Planner:
         self._devices = devices
         self._leftovers = Leftovers(request, session.guard)
         self._removals = RemovalPlanner(
-            request, filters, session, roots, self._remove, self._leftovers.sweep, self._fail_doomed
+            request,
+            filters,
+            session,
+            roots,
+            self._remove,
+            self._leftovers.sweep_doomed,
+            self._fail_doomed,
         )
         self._families = Families(request.options)
         self._plan = Plan()
@@ -229,13 +238,18 @@ class Planner:
         points_to = os.readlink(item.name, dir_fd=item.folder.source_fd)
         if link_at(fd, item.target) != points_to:
             return Verdict.LINK
-        return Verdict.UPDATE if links_differ(item.status, target, self._options) else Verdict.SKIP
+        if not links_differ(item.status, target, self._options):
+            return Verdict.SKIP
+        # As with files: what has other names too is replaced, not changed.
+        return Verdict.UPDATE if target.st_nlink == 1 else Verdict.LINK
 
     def _do(self, item: Item, verdict: Verdict) -> None:
         folder, size = item.folder, item.status.st_size
         self._ensure(folder)
         self._plan.files += 1
         if verdict is _COPY:
+            if size >= BIG_BYTES:
+                self._keep_parts(item)
             self._plan.bytes += size
             self.counts[_FILES] += 1
             self.counts[_BYTES] += size
@@ -249,6 +263,11 @@ class Planner:
         if self._current is not folder:
             self._write_folder(folder)
         self._plan.work.write((_FILE, item.name, item.target, verdict.value, size))
+
+    def _keep_parts(self, item: Item) -> None:
+        task_id = self._task_id
+        kept = (part_name(task_id, item.target), journal_name(task_id, item.target))
+        self._states[item.folder].parts.difference_update(kept)
 
     def _note_file(self, item: Item, verdict: Verdict) -> None:
         if verdict is Verdict.COPY:
@@ -309,23 +328,24 @@ class Planner:
 
     def _entered_for_file(self, folder: Folder) -> None:
         """See the directory that a single file goes to: nothing else in it is looked at."""
-        target = None if folder.target_fd is None else os.fstat(folder.target_fd)
-        self._states[folder] = _State(os.fstat(folder.source_fd), target)
+        fd = folder.target_fd
+        parts = set[str]() if fd is None else self._leftovers.sweep(fd)
+        target = None if fd is None else os.fstat(fd)
+        self._states[folder] = _State(os.fstat(folder.source_fd), target, parts)
         if folder.target_fd is not None:
             self._devices.add(folder.target_fd)
-            self._leftovers.sweep(folder.target_fd, folder.path)
 
     def _entered(self, folder: Folder) -> None:
         """See a folder before its content; raises OSError."""
         fd = folder.target_fd
         if fd is None:
-            self._states[folder] = _State(os.fstat(folder.source_fd), None)
+            self._states[folder] = _State(os.fstat(folder.source_fd), None, set())
             if self._filters.selects(folder.path):
                 self._ensure(folder)
             return
-        self._leftovers.sweep(fd, folder.path)
+        parts = self._leftovers.sweep(fd)
         self._leftovers.sweep_below(folder.source_fd, fd, folder.path)
-        self._states[folder] = _State(os.fstat(folder.source_fd), os.fstat(fd))
+        self._states[folder] = _State(os.fstat(folder.source_fd), os.fstat(fd), parts)
         if not self._dry:
             self._devices.add(fd)
         if self._options.delete and self._refusal is None:
@@ -383,6 +403,8 @@ class Planner:
         if state is None or self._dry or self._session.guard.cause is not None:
             return
         try:
+            if folder.target_fd is not None:
+                self._leftovers.remove(folder.target_fd, state.parts)
             plan = self._finish_plan(folder, state, written=written)
         except OSError as error:
             self._session.fail(folder.path, error)

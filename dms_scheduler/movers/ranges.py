@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 
-from dms_scheduler.movers.filecopy import open_file
 from dms_scheduler.movers.guard import Guard
+from dms_scheduler.movers.sparse import next_data
 from dms_scheduler.movers.throttle import TokenBucket, chunk_size
-from dms_scheduler.movers.tree import Item
 
 
 class ReadLimit:
@@ -31,20 +29,6 @@ class ReadLimit:
         return amount
 
 
-def open_pair(item: Item, target_fd: int, stack: ExitStack) -> tuple[int, int]:
-    """Open both files for reading; `stack` closes them.
-
-    Raises:
-        OSError, FileProblem: one cannot be opened, or is no file any more.
-
-    """
-    source = open_file(item.folder.source_fd, item.name)
-    stack.callback(os.close, source)
-    target = open_file(target_fd, item.target)
-    stack.callback(os.close, target)
-    return source, target
-
-
 def fingerprint(fd: int) -> tuple[int, ...]:
     """Return what changes when an open file is written to."""
     status = os.fstat(fd)
@@ -59,14 +43,15 @@ def same_range(
     moved: Callable[[int], None],
 ) -> tuple[bool, int]:
     """Compare `size` bytes from `start` of both files; return whether they are the same, and how
-    many bytes were read of both together. `wait` says how many may be read at once.
+    many bytes were read of both together, without what is hole in both. `wait` says how many may
+    be read at once.
 
     Raises:
         OSError: one of them cannot be read.
 
     """
     done = read = 0
-    while done < size:
+    while (done := next_data(ends, start + done, start + size) - start) < size:
         wanted = wait(2 * (size - done))
         wanted = max(1, wanted // 2)
         first, second = (os.pread(end, wanted, start + done) for end in ends)

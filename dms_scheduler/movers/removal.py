@@ -76,7 +76,7 @@ class RemovalPlanner:
         session: Session,
         roots: frozenset[Identity],
         noted: Callable[[RemovalPlan], None],
-        entered: Callable[[int, str], None],
+        entered: Callable[[int], None],
         fail: Fail,
     ) -> None:
         """`roots` are never deleted, nor deleted from. `noted` gets each entry after all that lies
@@ -147,7 +147,7 @@ class RemovalPlanner:
     def _content(self, fd: int, name: str, path: str, lacked: str | None) -> bool:
         gone = True
         with self._doomed(fd, name, path) as below:
-            self._entered(below, path)
+            self._entered(below)
             with os.scandir(below) as entries:
                 for entry in entries:
                     wanted = self._wants(entry, path)

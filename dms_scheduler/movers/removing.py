@@ -63,7 +63,7 @@ class _Removing(Session):
             location = locate(self._request.path, self._request.roots)
             top = self._find(location, stack)
             if top is None:
-                self.log("nothing is there any more: an earlier attempt removed it")
+                self.log("nothing is there any more: it was removed meanwhile")
                 return self._result(None)
             self._refuse_kind(location, top)
             if not self._request.dry_run:

@@ -178,21 +178,18 @@ class Sides:
             for entry in entries:
                 self.guard.check()
                 try:
-                    self._extra(folder, target_fd, entry.name)
+                    self._extra(folder, target_fd, entry)
                 except OSError as error:
                     self.teller.fail(folder.child(entry.name), error)
 
-    def _extra(self, folder: Folder, target_fd: int, name: str) -> None:
-        status = self._status(target_fd, name)
-        if status is None:
-            return
-        is_directory = stat.S_ISDIR(status.st_mode)
+    def _extra(self, folder: Folder, target_fd: int, entry: os.DirEntry[str]) -> None:
+        name, is_directory = entry.name, entry.is_dir(follow_symlinks=False)
         if not self.filters.wants(folder.path, name, is_directory=is_directory):
             return
         source = self._status(folder.source_fd, name)
         if is_directory and (source is None or not stat.S_ISDIR(source.st_mode)):
             self._extra_tree(folder, target_fd, name, alone=source is None)
-        elif source is None:
+        elif source is None and (status := self._status(target_fd, name)) is not None:
             self.teller.note(Action.MISSING_SRC, folder.child(name), _size(status), None)
 
     def _extra_tree(self, folder: Folder, target_fd: int, name: str, *, alone: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import xxhash
@@ -75,6 +75,14 @@ def pieces_of(fd: int, start: int, end: int) -> Iterator[Piece]:
             return
         yield Piece(data, min(hole, end))
         place = hole
+
+
+def next_data(fds: Iterable[int], start: int, end: int) -> int:
+    """Return the first place of bytes `start` up to `end` that any of the files stores, or `end`.
+
+    Moves the descriptors' positions; raises OSError.
+    """
+    return min(next((piece.start for piece in pieces_of(fd, start, end)), end) for fd in fds)
 
 
 def copy_with_holes(source: int, target: int, size: int, pace: Pace, *, hashed: bool) -> Copied:

@@ -33,7 +33,7 @@ class TaskMoveControl:
     def __init__(self, control: TaskControl, seconds_left: float | None) -> None:
         self._control = control
         self._end = None if seconds_left is None else time.monotonic() + seconds_left
-        self._advanced = (0, 0, 0, 0)
+        self._advanced = (0, 0, 0)
 
     @property
     def deadline(self) -> float:
@@ -54,8 +54,8 @@ class TaskMoveControl:
             raise DeadlineExceeded(message)
 
     def progress(self, progress: Progress) -> None:
-        """Hand on progress; a task that looks at files advances, too."""
-        work = (progress.bytes, progress.files, progress.deletes, progress.checks)
+        """Hand on progress; merely having walked on is no advance."""
+        work = (progress.bytes, progress.files, progress.deletes)
         self._control.progress(progress.to_dict(), advanced=work != self._advanced)
         self._advanced = work
 

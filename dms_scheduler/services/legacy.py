@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from dms_scheduler.movers import DEFAULT_PRESERVE, Compare, Preserve, Symlinks, readable
@@ -254,8 +254,3 @@ DRM = Tool(
         *(each for each in _COMMON if "--np" not in each.spellings),
     ),
 )
-
-
-def table_of(tool: Tool) -> Mapping[str, Option]:
-    """Return each spelling of a tool's options with its rule."""
-    return {spelling: option for option in tool.options for spelling in option.spellings}

@@ -6,7 +6,7 @@ The values themselves stay out of it: one of them may be a secret.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
@@ -86,9 +86,3 @@ def _plain(context: Mapping[str, Any]) -> dict[str, str]:
 
 def _unquoted(text: str) -> str:
     return text.replace("'", "")
-
-
-def enumerated(words: Iterable[str]) -> str:
-    """Return `a, b and c`."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last

@@ -122,9 +122,7 @@ def remote_servers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Remote
 
 
 @pytest.fixture
-def scene(
-    remote_servers: Remotes, tmp_path: Path, scene_numbers: Iterator[int]
-) -> Scene:
+def scene(remote_servers: Remotes, tmp_path: Path, scene_numbers: Iterator[int]) -> Scene:
     """A place of its own at each server, and a source."""
     (tmp_path / "src").mkdir()
     return Scene(remote_servers, tmp_path, f"test {next(scene_numbers)}")

@@ -59,7 +59,9 @@ class Scene:
             options=MoveOptions(**options),
         )
 
-    def run(self, src: object, dst: object, control: Recorder | None = None, **o: Any) -> MoveResult:
+    def run(
+        self, src: object, dst: object, control: Recorder | None = None, **o: Any
+    ) -> MoveResult:
         return self.mover.run(self.request(src, dst, **o), control or Recorder())
 
     def plan(self, src: object, dst: object, control: Recorder | None = None, **o: Any) -> MovePlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from dms_scheduler.movers import (
 )
 from tests.contract.rclone_place import KINDS, Scene, contents, lines
 from tests.unit.movers.support import Recorder
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tree_goes_there_once(scene: Scene, kind: str) -> None:
@@ -60,8 +62,9 @@ def test_a_round_trip_over_all_of_them_is_equal(scene: Scene) -> None:
         assert (again.totals.files, again.totals.links) == (0, 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("backup", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "backup"), [("s3", True), ("sftp", True), ("webdav", True), ("sftp", False)]
+)
 def test_what_the_source_lacks_is_deleted(scene: Scene, kind: str, backup: bool) -> None:
     scene.fill()
     scene.run(scene.src, scene.remote(kind))
@@ -72,7 +75,7 @@ def test_what_the_source_lacks_is_deleted(scene: Scene, kind: str, backup: bool)
     (scene.src / "odd").rmdir()
     scene.write("new")
     planned, done = Recorder(), Recorder()
-    options = {"delete": True, "backup_deleted": backup}
+    options: dict[str, Any] = {"delete": True, "backup_deleted": backup}
     plan = scene.plan(scene.src, scene.remote(kind), planned, **options)
     result = scene.run(scene.src, scene.remote(kind), done, **options)
     assert lines(planned) == lines(done)
@@ -104,7 +107,7 @@ def test_a_mirror_to_local_files_deletes_and_keeps(scene: Scene) -> None:
     assert not (dst / "old folder").exists()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_a_deletion_that_was_not_meant_is_refused(scene: Scene, kind: str) -> None:
     for number in range(5):
         scene.write(str(number))
@@ -170,7 +173,7 @@ def test_removing(scene: Scene, kind: str) -> None:
     assert scene.remove(scene.remote(kind, "many"), recursive=True, epoch=2).totals.deleted == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_removing_with_a_backup_and_patterns(scene: Scene, kind: str) -> None:
     scene.fill()
     scene.run(scene.src, scene.remote(kind))
@@ -185,7 +188,7 @@ def test_removing_with_a_backup_and_patterns(scene: Scene, kind: str) -> None:
     assert not scene.store(kind, "empty").exists()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_single_files(scene: Scene, kind: str) -> None:
     file = scene.write("한글 file", b"x" * 100)
     scene.run(file, scene.remote(kind, "sub", "other name"))
@@ -242,7 +245,9 @@ def test_differences_are_found(scene: Scene, kind: str) -> None:
 
 @pytest.mark.parametrize("verify", list(Verify))
 @pytest.mark.parametrize("kind", ["s3", "webdav"])
-def test_a_byte_that_changes_at_the_remote_is_found(scene: Scene, kind: str, verify: Verify) -> None:
+def test_a_byte_that_changes_at_the_remote_is_found(
+    scene: Scene, kind: str, verify: Verify
+) -> None:
     """`all` reads what was there before too; the others are about what was copied alone."""
     scene.write("a", "aaaa")
     scene.run(scene.src, scene.remote(kind))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +12,13 @@ from task_state import (
     InvalidRequestError,
     TaskEndedError,
     TaskNotFoundError,
+    TaskRecord,
     TaskReport,
     TaskStatus,
     _scripts,
     keys,
 )
+from task_state.export import ExportForm
 from task_state.managed import ManagedTasks, ReportState
 from task_state.redis import RedisRepositoryProvider
 from task_state.reports import Reports
@@ -221,3 +224,25 @@ async def test_what_has_ended_or_belongs_to_somebody_else_is_not_adjusted(
         if not (await loaded(repository, task_id)).status.is_terminal:
             await managed.finish(task_id, 1, TaskStatus.CANCELLED)
     assert (await loaded(repository, task_id)).adjust is None
+
+
+# ---------------------------------------------------------------------------------------- export
+@pytest.mark.parametrize("size", [0, 1, 65_536, 200_000])
+async def test_an_export_has_the_report_as_it_is_stored(
+    managed: ManagedTasks, provider: RedisRepositoryProvider, size: int
+) -> None:
+    task_id = await running(managed)
+    block = bytes(number % 251 for number in range(size))
+    if size:
+        await managed.append_report(task_id, 1, block, 3, before=0)
+    await managed.finish(task_id, 1, TaskStatus.COMPLETED)
+    export = (await provider.get_retention()).export(task_id, ExportForm.JSONL)
+    line = b"".join([chunk async for chunk in export.chunks()])
+    found = json.loads(line)["report"]
+    if size:
+        assert b64decode(found.pop("gzip"), validate=True) == block
+        assert found == {"lines": 3, "omitted": 0}
+    else:
+        assert found is None
+    facts = TaskReport(lines=3) if size else None
+    assert TaskRecord.model_validate_json(line).report == facts

@@ -253,17 +253,17 @@ def test_an_executor_that_is_killed_ends_the_attempt_and_the_next_one_completes(
     tmp_path: Path,
 ) -> None:
     source = {b"": Entry("dir", 0o755, 7)}
-    for number in range(40):
+    for number in range(100):
         content = content_of(200 * 1024, number)
         source[b"file.%d" % number] = Entry("file", 0o644, 5, content)
     build_tree(source, tmp_path / "src")
-    options = MoveOptions(transfers=2, bandwidth=2 * MIB)
+    options = MoveOptions(transfers=2, bandwidth=4 * MIB)
     with MoverProcess(request_of(tmp_path, options)) as mover:
-        until(lambda: mover.executors() or mover.ended, "an executor")
+        until(lambda: len(mover.executors()) > 1 or mover.ended, "executors")
         os.kill(mover.executors()[0], signal.SIGKILL)
         outcome = mover.outcome()
         assert not mover.group()
     assert outcome["error"]["retryable"]
-    assert outcome["error"]["result"]["totals"]["files"] < 40
+    assert outcome["error"]["result"]["totals"]["files"] < 100
     rerun(tmp_path, MoveOptions(transfers=2, preserve=frozenset(Preserve)))
     assert not differences(source, read_tree(tmp_path / "dst"))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.stack import Stack, eventually
 
-SLOW = "12K"  # some files a second: the task lasts until `hurry`
+SLOW = "6K"  # some files a second: the task lasts until `hurry`
 FILES = 80  # more than a mover copies in its own process
 SIZE = 4096
 

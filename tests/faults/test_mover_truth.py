@@ -55,25 +55,24 @@ class Faulty(Recorder):
         self.bandwidth = RATE
         self._target = target
         self._left = times
-        self._spoilt: set[int] = set()
+        self._spoilt = target / "nothing yet"
         self._lock = threading.Lock()
 
     def check(self) -> None:
         super().check()
         with self._lock:
-            if self._left and self._target.exists():
+            if self._left and not self._spoilt.exists():
+                self.bandwidth = RATE
                 self._spoil()
 
     def _spoil(self) -> None:
-        for path in self._target.iterdir():
+        for path in self._target.glob(".dms-*"):
             with suppress(FileNotFoundError):  # finished or discarded at this moment
-                status = path.stat()
-                begun = path.name.startswith(".dms-") and 0 < status.st_size < SIZE
-                if begun and status.st_ino not in self._spoilt:
-                    self._spoilt.add(status.st_ino)
+                if 0 < path.stat().st_size < SIZE:
                     flip(path, 0)
+                    self._spoilt = path
                     self._left -= 1
-                    self.bandwidth = RATE if self._left else 0
+                    self.bandwidth = 0
                     return
 
 

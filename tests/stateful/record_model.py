@@ -43,6 +43,8 @@ class Content:
     epoch: int = 0
     attempts: int = 0
     max_attempts: int = 3
+    report: tuple[int, int] | None = None
+    adjust: dict[str, Any] | None = None
 
     def whole(self) -> dict[str, str]:
         """Everything, as texts that tell 1 from true and 1.0."""
@@ -75,6 +77,8 @@ def content_of(task: TaskRecord) -> dict[str, str]:
         epoch=task.epoch,
         attempts=task.attempts,
         max_attempts=task.max_attempts,
+        report=(task.report.lines, task.report.omitted) if task.report else None,
+        adjust=task.adjust,
     )
     return found.whole()
 

@@ -152,6 +152,33 @@ class Records(RuleBasedStateMachine):
         if checkpoint is not None:
             task.checkpoint = checkpoint.value
 
+    @precondition(lambda self: self.model and self.task.managed)
+    @rule(lines=st.integers(1, 99), omitted=st.booleans(), failed=st.booleans())
+    def report(self, lines: int, omitted: bool, failed: bool) -> None:
+        task = self.task
+        kept, lost = task.report or (0, 0)
+        block = b"" if omitted else b"x"
+        for _ in range(2):  # the second one is a repeat
+            self.run(
+                self.managed.append_report(
+                    task.task_id, task.epoch, block, lines, failed=failed, before=kept + lost
+                )
+            )
+        task.report = (kept, lost + lines) if omitted else (kept + lines, lost)
+
+    @precondition(lambda self: self.model and self.task.managed and not self._ended)
+    @rule(
+        name=st.sampled_from(["bandwidth", "이름", 'a"b']),
+        value=st.none() | st.integers(0, 2**53) | PLAIN,
+    )
+    def adjust(self, name: str, value: int | str | None) -> None:
+        task = self.task
+        told = self.run(self.managed.adjust(task.task_id, name, value, log_entry="changed"))
+        others = {key: kept for key, kept in (task.adjust or {}).items() if key != name}
+        assert told == others | ({} if value is None else {name: value})
+        task.adjust = told or None
+        task.logs.append(self._got().logs[-1])
+
     @precondition(lambda self: self.model and self.task.managed and not self._ended)
     @rule(reasons=st.lists(st.sampled_from(ODD) | PLAIN, min_size=1, max_size=4), error=TEXTS)
     def retry(self, reasons: list[str], error: str) -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from hypothesis import event, example, given, note, settings
 from hypothesis import strategies as st
 
 from dms_scheduler.movers import (
+    Cancelled,
     Compare,
     Fsync,
+    LeaseLost,
     MoveOptions,
     MoveRequest,
     MoverError,
@@ -31,7 +33,10 @@ from dms_scheduler.movers import (
     Symlinks,
     Verify,
     batches,
+    copying,
     native,
+    parts,
+    plan,
 )
 from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Totals
 from tests.stateful.tree_model import Done, Foretold, foretell
@@ -48,6 +53,8 @@ from tests.unit.movers.support import Recorder
 EXAMPLES = int(os.environ.get("DMS_TEST_TREES", "60"))
 PATTERNS = ["*.tmp", "a", "/a", "a/", "a/b", "**/b", "한*", "?", "[ab]", "[!a]*", "/a/**", "*.txt"]
 PRESERVED = [Preserve.MTIME, Preserve.MODE]
+# Nothing in these trees has any of the others; asking for them must change nothing.
+ALSO = st.sets(st.sampled_from(sorted(set(Preserve) - set(PRESERVED)))).map(frozenset)
 OPTIONS: st.SearchStrategy[MoveOptions] = st.builds(
     MoveOptions,
     compare=st.sampled_from(Compare),
@@ -59,7 +66,9 @@ OPTIONS: st.SearchStrategy[MoveOptions] = st.builds(
     overwrite=st.sampled_from([Overwrite.ALWAYS, Overwrite.ALWAYS, *Overwrite]),
     symlinks=st.sampled_from(Symlinks),
     preserve=st.sampled_from([frozenset(PRESERVED)] * 3 + [frozenset[Preserve]()])
-    | st.sets(st.sampled_from(PRESERVED)).map(frozenset),
+    | st.builds(
+        frozenset[Preserve].union, st.sets(st.sampled_from(PRESERVED)).map(frozenset), ALSO
+    ),
     fsync=st.sampled_from(Fsync),
     include=st.lists(st.sampled_from(PATTERNS), max_size=2).map(tuple) | st.just(()),
     exclude=st.lists(st.sampled_from(PATTERNS), max_size=2).map(tuple) | st.just(()),
@@ -81,25 +90,60 @@ class Pair:
         self.root = root
         build_tree(source, root / "src")
         build_tree(target, root / "dst")
-        self.runs = 0
+        self.task, self.epoch = 0, 1
 
     def request(self, options: MoveOptions, *, dry: bool = False) -> MoveRequest:
         return MoveRequest(
-            task_id=f"t-{self.runs}",
-            epoch=1,
+            task_id=f"t-{self.task}",
+            epoch=self.epoch,
             src=str(self.root / "src"),
             dst=str(self.root / "dst"),
             roots=(str(self.root),),
             options=replace(options, dry_run=dry),
         )
 
+    def interrupt(self, options: MoveOptions, after: int, error: MoverError) -> None:
+        """Run until the control was asked so often and raises; what is there then is whole."""
+        self.task, self.epoch = self.task + 1, 1
+        before = read_tree(self.root / "dst")
+        told = self.foretell(before, options)
+
+        def stop(count: int) -> None:
+            if count >= after:
+                raise error
+
+        recorder = Recorder(stop)
+        with suppress(MoverError):
+            NativeMover().run(self.request(options), recorder)
+        event(f"interrupted: {recorder.checks >= after}")
+        have = read_tree(self.root / "dst")
+        for path, entry in have.items():
+            known = [tree[path] for tree in (before, told.tree) if path in tree]
+            whole = any((each.kind, each.content) == (entry.kind, entry.content) for each in known)
+            # A directory may be there that only the interrupted run had a use for.
+            assert whole or entry.kind == "dir" or _may_be_left(path, error), path
+
+    def again(self, options: MoveOptions) -> Foretold:
+        """Run the next attempt of the same task."""
+        self.epoch += 1
+        return self._sync(options)
+
     def sync(self, options: MoveOptions) -> Foretold:
-        """Plan, run, and compare both with what was foretold."""
-        self.runs += 1
-        source, target = read_tree(self.root / "src"), read_tree(self.root / "dst")
-        told = foretell(source, target, options, backup=f"t-{self.runs}.1")
+        """Run another task; plan it, and compare both with what was foretold."""
+        self.task, self.epoch = self.task + 1, 1
+        return self._sync(options)
+
+    def foretell(self, target: dict[bytes, Entry], options: MoveOptions) -> Foretold:
+        left = {path: entry for path, entry in target.items() if not _is_reserved(path)}
+        source, backup = read_tree(self.root / "src"), f"t-{self.task}.{self.epoch}"
+        told = foretell(source, left, options, backup=backup)
         note(f"{options}\nsource {source}\ntarget {target}\nforetold {told}")
-        planned, plan = self._call(options, dry=True)
+        return told
+
+    def _sync(self, options: MoveOptions) -> Foretold:
+        source, target = read_tree(self.root / "src"), read_tree(self.root / "dst")
+        told = self.foretell(target, options)
+        planned, before = self._call(options, dry=True)
         assert not differences(source, read_tree(self.root / "src"))
         assert not differences(target, read_tree(self.root / "dst"))
         done, result = self._call(options, dry=False)
@@ -111,9 +155,9 @@ class Pair:
         _check_report(told, done, result)
         if not told.failures:
             assert planned == done
-            assert plan is not None
+            assert before is not None
             assert result is not None
-            assert replace(plan, checks=result.checks) == result  # a plan reads nothing to verify
+            assert replace(before, checks=result.checks) == result  # a plan reads nothing to verify
         return told
 
     def _check_tree(self, told: Foretold, have: dict[bytes, Entry]) -> None:
@@ -138,6 +182,15 @@ class Pair:
         )
         totals = outcome.totals if isinstance(outcome, MovePlan | MoveResult) else None
         return lines, totals
+
+
+def _is_reserved(path: bytes) -> bool:
+    return os.path.basename(path).startswith((b".dms-tmp.", b".dms-part."))
+
+
+def _may_be_left(path: bytes, error: MoverError) -> bool:
+    """Parts of big files wait for the next attempt, if there will be one."""
+    return isinstance(error, LeaseLost) and os.path.basename(path).startswith(b".dms-part.")
 
 
 Line = tuple[Action, bytes, int | None, str | None]
@@ -178,6 +231,9 @@ def work_for_executors(*, forks: bool) -> Generator[None]:
         if forks:
             patch.setattr(native, "_OWN_FILES", -1)
             patch.setattr(batches, "_MOST_FILES", 2)
+            for module in (plan, copying):
+                patch.setattr(module, "BIG_BYTES", 1 << 17)
+            patch.setattr(parts, "_PART_BYTES", 1 << 16)
         yield
 
 
@@ -221,3 +277,24 @@ def test_a_sync_does_what_the_naive_one_does(
         if times_kept and not told.failures and not told.refused:
             event("a no-op follows")
             assert {action for action, _ in again.actions} <= {"special"}
+
+
+@pytest.mark.timeout(600)
+@given(
+    trees=_pairs(),
+    options=OPTIONS,
+    forks=st.booleans(),
+    after=st.integers(1, 80),
+    error=st.sampled_from([Cancelled, LeaseLost]),
+)
+@settings(max_examples=EXAMPLES)
+def test_what_was_interrupted_is_whole_and_the_next_attempt_completes_it(
+    trees: tuple[dict[bytes, Entry], dict[bytes, Entry]],
+    options: MoveOptions,
+    forks: bool,
+    after: int,
+    error: type[MoverError],
+) -> None:
+    with pair(*trees) as place, work_for_executors(forks=forks):
+        place.interrupt(options, after, error("stop"))
+        place.again(options)

@@ -66,8 +66,12 @@ class _Naive:
         self.attributes(wanted)
         if self.options.delete and not holds_data and not self.options.allow_empty_src:
             self.told.refused.add("empty_source")
-        if self.options.delete and not self.told.failures:
+        if self.options.delete:
+            kept = (dict(self.tree), Counter(self.told.actions))
             self.mirror()
+            if self.told.failures:  # too many are refused all the same
+                self.tree, self.told.actions = kept
+                self.told.tree = self.tree
         if self.deleted > self.options.max_delete:
             self.told.refused.add("max_delete")
         if self.options.verify is Verify.ALL and not self.told.failures:

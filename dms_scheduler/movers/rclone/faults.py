@@ -20,6 +20,9 @@ class Fault:
 _UNKNOWN = Fault("rclone_error", retryable=True)
 # The first that fits counts, so the narrower ones come first.
 _FAULTS: tuple[tuple[str, Fault], ...] = (
+    # A plain file whose name is that of a link: it cannot be told from one at the remote.
+    (r"failed to read link size", Fault("name_not_allowed")),
+    (r"path escapes from parent", Fault("symlink_refused")),
     (
         r"no space left|insufficient ?storage|\b507\b|disk full|not enough (?:free )?space",
         Fault("no_space", fatal=True),

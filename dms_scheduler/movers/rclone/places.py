@@ -102,9 +102,7 @@ class LocalSide:
             raise as_mover_error(error, text) from error
         return self._place(text, fd, (), {fd: confine.READ})
 
-    def _file(
-        self, text: str, fd: int, rest: tuple[str, ...], *, wants_directory: bool
-    ) -> Place:
+    def _file(self, text: str, fd: int, rest: tuple[str, ...], *, wants_directory: bool) -> Place:
         name = rest[0]
         status = status_at(fd, name)
         if status is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -21,6 +22,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _STOP_SECONDS = 0.7
 _MOST_KEPT_FAILURES = 10_000
 _HIDDEN = "***"
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.dms-part\.[0-9a-f]{6}\Z")
 _NEWER = "another attempt of this task may have begun; rclone was ended before it changed more"
 
 
@@ -78,9 +80,11 @@ class Runner:
             return
         fault = classify(event.message)
         if event.path:
-            self._note_failure(event.path, self.shown(event.message), fault)
+            # A file that is on its way has a name of its own, until it is whole.
+            path = _UNFINISHED.sub("", event.path)
+            self._note_failure(path, self.shown(event.message), fault)
             if fault.fatal and self._fatal is None:
-                self._fatal = as_mover_error(self.shown(event.message), event.path)
+                self._fatal = as_mover_error(self.shown(event.message), path)
 
     def _note_failure(self, path: str, reason: str, fault: Fault) -> None:
         if len(self._failures) >= _MOST_KEPT_FAILURES:
@@ -182,6 +186,11 @@ class Runner:
             self.control.progress(self.tally.progress(stats))
         except OSError as error:
             raise RunnerLost(error) from error
+
+    def begin(self) -> None:
+        """Give a process that was just started what it has to know."""
+        self._bandwidth = None
+        self.set_bandwidth()
 
     def set_bandwidth(self) -> None:
         """Give rclone the limit that holds now, if it is another than before."""

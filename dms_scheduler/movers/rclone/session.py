@@ -22,7 +22,13 @@ from dms_scheduler.movers.rclone.config import (
     keep_tokens,
     load_config,
 )
-from dms_scheduler.movers.rclone.daemon import Daemon, Folder, find_binary
+from dms_scheduler.movers.rclone.daemon import (
+    CallError,
+    Daemon,
+    Folder,
+    RcloneError,
+    find_binary,
+)
 from dms_scheduler.movers.rclone.faults import as_mover_error
 from dms_scheduler.movers.rclone.filters import rules
 from dms_scheduler.movers.rclone.places import LocalSide, Place, read_features
@@ -81,7 +87,7 @@ class Session:
             rights[daemon.open_file(path)] = confine.READ_FILE
         rights.update(dict.fromkeys(self._locks.fds, 0))
         daemon.start(find_binary(), self._flags(config, folder), rights, confined=confined)
-        runner.set_bandwidth()
+        runner.begin()
         if self.config.exposed:
             runner.log(f"{CONFIG_VARIABLE}: others can read this file with its secrets: chmod 600")
         for place in places:
@@ -191,6 +197,10 @@ class Session:
                 yield
         except Stopped as stopped:
             raise self.runner.guard.cause or stopped from None
+        except CallError as error:
+            broken = RcloneError(f"rclone refused a call: {self.runner.shown(str(error))}")
+            broken.result = result(broken.error_class)
+            raise broken from error
         except OSError as error:
             failed = as_os_mover_error(error, "")
             failed.result = result(failed.error_class)

@@ -91,6 +91,7 @@ class Tally:
         return replace(
             now,
             bytes=moved,
+            checks=max(now.checks, int(number(stats.get("checks")))),
             total_bytes=total,
             total_files=max(expected.files, now.files),
             speed=round(speed, 1),

@@ -171,8 +171,8 @@ def _one_inode(folder: bytes) -> bool:
 
 def _sparse(folder: bytes) -> None:
     with open(_at(folder), "wb") as file:
-        file.truncate(16 << 20)
-        file.seek(8 << 20)
+        file.truncate(4 << 20)
+        file.seek(2 << 20)
         file.write(b"island")
 
 

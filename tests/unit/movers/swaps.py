@@ -49,6 +49,9 @@ while os.getppid() == parent:
 """
 
 
+SECRET = "what only the canary holds"
+
+
 class Attacker:
     """`with` starts the process and ends it; it also ends with this one."""
 
@@ -115,7 +118,7 @@ class Canary:
         """Make it, with files of the names that the attacked trees have."""
         (folder / "inner").mkdir(parents=True)
         for name in ("file", "secret", "victim", "inner/file", "inner/victim"):
-            (folder / name).write_text("secret")
+            (folder / name).write_text(SECRET)
             os.utime(folder / name, ns=(1_000_000_007, 2_000_000_009))
         folder.chmod(0o751)
         return cls(folder, look(folder), folder.stat())
@@ -135,4 +138,4 @@ def assert_not_copied(top: Path) -> None:
             path = os.path.join(folder, name)
             if not os.path.islink(path):
                 with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-                    assert b"secret" not in file.read(), path
+                    assert SECRET.encode() not in file.read(), path

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from dms_scheduler.movers import (
     Compare,
@@ -26,10 +27,16 @@ from dms_scheduler.movers import (
     RemoveRequest,
     Verify,
     attributes,
+    copying,
+    journal,
+    native,
+    parts,
+    plan,
 )
+from dms_scheduler.movers.patterns import journal_name, part_name
 from dms_scheduler.movers.removing import remove
-from tests.unit.movers.support import Place, Recorder, look, temporaries
-from tests.unit.movers.swaps import Canary, assert_not_copied
+from tests.unit.movers.support import NOBODY, Place, Recorder, look, temporaries
+from tests.unit.movers.swaps import SECRET, Canary, assert_not_copied
 
 MIB = 1 << 20
 Bind = Callable[[Path, Path], None]
@@ -302,7 +309,7 @@ def test_a_hard_link_to_a_file_outside_is_data_and_stays_whole(
     place.run()
     copy = (place.dst / "hard").stat()
     assert copy.st_ino != before.st_ino
-    assert (place.dst / "hard").read_text() == "secret"
+    assert (place.dst / "hard").read_text() == SECRET
     assert (canary.folder / "secret").stat().st_nlink == 2
 
 
@@ -398,7 +405,7 @@ def test_what_is_mounted_in_the_source_and_the_destination(
         with suppress(PartialFailure):
             place.run(delete=True, backup_deleted=backup)
         canary.assert_untouched()
-    assert (place.dst / "mounted" / "secret").read_text() == "secret"
+    assert (place.dst / "mounted" / "secret").read_text() == SECRET
 
 
 @pytest.mark.root
@@ -453,6 +460,75 @@ def test_backups_do_not_go_through_a_link(place: Place, canary: Canary) -> None:
     with suppress(MoverError):
         place.run(delete=True)
     canary.assert_untouched()
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of two MiB are big, and copied in parts of one."""
+    for module in (copying, plan):
+        monkeypatch.setattr(module, "BIG_BYTES", 2 * MIB)
+    monkeypatch.setattr(parts, "_PART_BYTES", MIB)
+    monkeypatch.setattr(native, "_OWN_BYTES", MIB)  # what is more is for the executors
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("what", ["link", "dangling", "hard link", "fifo", "folder", "file"])
+@pytest.mark.parametrize("which", [part_name, journal_name])
+def test_names_of_parts_that_are_there_before(
+    place: Place, canary: Canary, what: str, which: Callable[[str, str], str]
+) -> None:
+    place.write("src/big", os.urandom(5 * MIB))
+    place.dst.mkdir()
+    name = place.dst / which("t-1", "big")
+    if what == "link":
+        name.symlink_to(canary.folder / "secret")
+    elif what == "dangling":
+        name.symlink_to(canary.folder / "made-through-a-link")
+    elif what == "hard link":
+        os.link(canary.folder / "victim", name)
+    elif what == "fifo":
+        os.mkfifo(name)
+    elif what == "folder":
+        name.mkdir()
+    else:
+        name.write_bytes(b"x" * 5 * MIB)
+    for epoch in (1, 2):
+        classes_of_failures(lambda number=epoch: place.run(epoch=number, retries=0))
+    if what == "folder":
+        assert not (place.dst / "big").exists()  # told as a failure: there is no other name
+    else:
+        assert (place.dst / "big").read_bytes() == (place.src / "big").read_bytes()
+    if what == "hard link":
+        with suppress(FileNotFoundError):
+            name.unlink()
+    canary.assert_untouched()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("verify", [Verify.NONE, Verify.TRANSFERRED])
+def test_parts_that_somebody_else_made_are_not_taken_over(place: Place, verify: Verify) -> None:
+    """In a folder such as /tmp others may make files, but not replace ours: a copy that was theirs
+    would stay theirs, with what they had put into it."""
+    content, forged = os.urandom(4 * MIB), os.urandom(4 * MIB)
+    file = place.write("src/big", content)
+    place.dst.mkdir()
+    place.dst.chmod(0o1777)
+    part, log = (place.dst / which("t-1", "big") for which in (part_name, journal_name))
+    part.write_bytes(forged)
+    hashed = verify is not Verify.NONE
+    first = journal.header(journal.SourceId.of(file.stat()), MIB, hashed=hashed, synced=True)
+    digests = [
+        xxhash.xxh3_128_hexdigest(forged[index * MIB : (index + 1) * MIB]) if hashed else "-"
+        for index in range(4)
+    ]
+    lines = [first, *(f"{index} {digest}" for index, digest in enumerate(digests))]
+    log.write_text("".join(f"{line}\n" for line in lines))
+    for path in (part, log):
+        os.chown(path, NOBODY, NOBODY)
+    place.run(epoch=2, verify=verify, preserve=frozenset({Preserve.MTIME}))
+    assert (place.dst / "big").read_bytes() == content
+    assert (place.dst / "big").stat().st_uid == 0
 
 
 # -------------------------------------------------------------------------------- sources that move

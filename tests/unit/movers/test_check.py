@@ -24,7 +24,7 @@ from dms_scheduler.movers import (
     Preserve,
     Refused,
     Symlinks,
-    checking,
+    matching,
 )
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.paths import PATH_FLAGS, root_identities
@@ -192,7 +192,7 @@ def test_what_dms_makes_itself_is_on_neither_side(place: Place) -> None:
 
 
 def test_a_large_file_is_compared_in_parts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "PART_BYTES", 1000)
+    monkeypatch.setattr(matching, "PART_BYTES", 1000)
     data = bytes(range(256)) * 40
     place.write("src/big", data)
     place.write("dst/big", data)
@@ -248,14 +248,14 @@ def test_a_file_that_changes_all_the_time_is_told(
 ) -> None:
     place.write("src/a", "1")
     place.write("dst/a", "1")
-    pairs = checking.same_range
+    pairs = matching.same_range
 
     def changing(*arguments: Any) -> tuple[bool, int]:
         with (place.src / "a").open("a") as file:
             file.write("x")
         return pairs(*arguments)
 
-    monkeypatch.setattr(checking, "same_range", changing)
+    monkeypatch.setattr(matching, "same_range", changing)
     with pytest.raises(PartialFailure, match="changed while it was read") as caught:
         check(place, retries=0)
     assert caught.value.retryable
@@ -265,10 +265,10 @@ def test_a_file_that_changes_all_the_time_is_told(
 def test_a_file_that_changes_once_is_read_again(
     place: Place, monkeypatch: pytest.MonkeyPatch, part_bytes: int
 ) -> None:
-    monkeypatch.setattr(checking, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(matching, "PART_BYTES", part_bytes)
     place.write("src/a", "12")
     place.write("dst/a", "12")
-    pairs = checking.same_range
+    pairs = matching.same_range
     calls: list[int] = []
 
     def changing(*arguments: Any) -> tuple[bool, int]:
@@ -279,7 +279,7 @@ def test_a_file_that_changes_once_is_read_again(
             os.utime(place.src / "a", ns=(0, 1))
         return pairs(*arguments)
 
-    monkeypatch.setattr(checking, "same_range", changing)
+    monkeypatch.setattr(matching, "same_range", changing)
     assert check(place).same
     assert len(calls) > 1
 

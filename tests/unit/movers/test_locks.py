@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -354,3 +355,55 @@ def test_who_reads_is_waited_for(place: Place) -> None:
     with other_task(place.root, read, place.dst), pytest.raises(DestinationBusy, match="reads"):
         place.run()
     assert not os.listdir(place.dst)
+
+
+CONTEND = """
+import mmap, os, random, sys
+from dms_scheduler.movers.errors import DestinationBusy
+from dms_scheduler.movers.locks import Locks
+from dms_scheduler.movers.paths import root_identities
+root, number, board = sys.argv[1], int(sys.argv[2]), mmap.mmap(int(sys.argv[3]), 64)
+paths = ["a", "a/b", "a/b/c", "a/b/c/d", "a/x", "a/x/y"]
+chance, roots, won = random.Random(number), root_identities((root,)), 0
+for _ in range(200):
+    mine = chance.randrange(len(paths))
+    locks, fd = Locks(roots, print), os.open(os.path.join(root, paths[mine]), os.O_PATH)
+    try:
+        locks.write(fd)
+        board[mine] = board[mine] + 1
+        for other, path in enumerate(paths):
+            here, there = paths[mine] + "/", path + "/"
+            holds = there.startswith(here) or here.startswith(there)
+            if holds and board[other] != (other == mine):
+                sys.exit(f"{paths[mine]} beside {path}")
+        os.sched_yield()
+        board[mine] = board[mine] - 1
+        won += 1
+    except DestinationBusy:
+        pass
+    finally:
+        locks.close()
+        os.close(fd)
+sys.exit(0 if won else "it never got a lock")
+"""
+
+
+def test_of_those_that_come_at_once_never_two_get_in(tree: Path) -> None:
+    (tree / "a" / "b" / "c" / "d").mkdir()
+    (tree / "a" / "x" / "y").mkdir()
+    board = os.memfd_create("board")
+    os.truncate(board, 64)
+    try:
+        contenders = [
+            subprocess.Popen(
+                [sys.executable, "-c", CONTEND, str(tree), str(number), str(board)],
+                pass_fds=[board],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(3)
+        ]
+        ends = [(each.communicate()[1], each.returncode) for each in contenders]
+    finally:
+        os.close(board)
+    assert ends == [("", 0)] * 3

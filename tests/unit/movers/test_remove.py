@@ -285,7 +285,23 @@ def test_what_is_not_there_is_refused_at_first_and_done_later(place: Place) -> N
         assert caught.value.error_class == "not_found"
         control = Recorder()
         assert remove(place, path, control, epoch=2).totals.deleted == 0
-        assert "earlier attempt" in control.lines[0]
+        assert "removed meanwhile" in control.lines[0]
+
+
+def test_an_attempt_goes_on_where_one_before_was_killed(place: Place) -> None:
+    tree(place)
+
+    def die(_: int) -> None:
+        if len(control.entries) == 4:
+            raise KeyboardInterrupt
+
+    control = Recorder(die)
+    with pytest.raises(KeyboardInterrupt):
+        remove(place, "a", control, recursive=True)
+    result = remove(place, "a", recursive=True, epoch=2)
+    assert result.totals.deleted == 5
+    assert not (place.root / "a").exists()
+    assert remove(place, "a", recursive=True, epoch=3).totals.deleted == 0
 
 
 def test_outside_of_the_roots_is_refused(place: Place, tmp_path: Path) -> None:

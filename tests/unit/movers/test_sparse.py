@@ -16,6 +16,7 @@ from dms_scheduler.movers.sparse import (
     SparseDigest,
     copy_sparse,
     has_holes,
+    next_data,
     pieces_of,
     sparse_digest,
 )
@@ -174,6 +175,17 @@ def test_a_file_that_shrinks_meanwhile_is_seen(tmp_path: Path, *, hashed: bool) 
         pace = Pace(GRAIN, lambda: os.ftruncate(source, 2 * GRAIN + 5))
         copied = copy_sparse(source, target, 0, size, pace, hashed=hashed)
         assert copied.size == 2 * GRAIN + 5
+
+
+def test_what_is_hole_in_both_can_be_skipped(tmp_path: Path) -> None:
+    with both(tmp_path, TERABYTE) as (source, target):
+        needs_holes(source)
+        os.pwrite(source, b"x", 1000 * GRAIN)
+        os.pwrite(target, b"x", 500 * GRAIN)
+        found = [next_data((source, target), start, TERABYTE) for start in (0, 700 * GRAIN)]
+        assert [place // GRAIN for place in found] == [500, 1000]
+        assert next_data((source, target), 2000 * GRAIN, TERABYTE) == TERABYTE
+        assert next_data((source, target), 0, GRAIN) == GRAIN
 
 
 def test_where_holes_are_not_known_all_is_data(

@@ -21,6 +21,7 @@ from dms_scheduler.movers import (
     RemoveRequest,
     Verify,
 )
+from dms_scheduler.movers.ageing import AgeRequest, age
 from tests.unit.movers.support import Place, Recorder
 from tests.unit.movers.swaps import (
     Attacker,
@@ -258,6 +259,22 @@ def test_what_is_checked_becomes_a_link(place: Place, canary: Canary) -> None:
         ]
 
     race(exchanging([*pairs]), act, 2 * FOLDERS)
+    canary.assert_untouched()
+
+
+def test_what_is_aged_becomes_a_link(place: Place, canary: Canary) -> None:
+    """All that lies inside is new, all that lies outside is from 1970."""
+    folders = fill(place.src, "inside")
+    pairs = zip(folders, links(place, canary, FOLDERS), strict=True)
+
+    def act(_: int) -> None:
+        control = Recorder()
+        try:
+            age(AgeRequest(path=str(place.src), roots=(str(place.root),)), control)
+        finally:
+            assert not [entry for entry in control.entries if entry.action is Action.AGED]
+
+    race(exchanging([*pairs]), act, FOLDERS)
     canary.assert_untouched()
 
 

@@ -45,6 +45,9 @@ def test_the_handler_moves_and_reports(place: Place) -> None:
     assert any(advanced for _, advanced in control.reports)
     assert control.reports[-1][0]["bytes"] == 5
     json.dumps(control.reports)
+    again = TaskRecorder()
+    move(place, again)
+    assert not any(advanced for _, advanced in again.reports)
 
 
 def test_what_was_done_is_in_the_report(place: Place) -> None:

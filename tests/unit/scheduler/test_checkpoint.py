@@ -13,8 +13,9 @@ import pytest
 from app.tasks import CheckpointError
 from dms_scheduler.checkpoint import SavedCheckpoint
 from dms_scheduler.lease import Lease, LeaseEvents
+from dms_scheduler.series import Series
 from task_state import InvalidRequestError, StoreUnavailableError, TaskStatus
-from task_state.managed import MAX_CHECKPOINT_BYTES, Checkpoint, ManagedTasks
+from task_state.managed import MAX_CHECKPOINT_BYTES, Checkpoint, Kept, ManagedTasks
 
 
 def nested(depth: int) -> list[Any]:
@@ -77,11 +78,13 @@ class Heartbeats:
         self.sent: list[tuple[dict[str, Any] | None, Any]] = []
         self.hold: asyncio.Event | None = None
         self.arrived = asyncio.Event()
+        self.adjusted: dict[str, Any] = {}
+        self.series: list[bytes] = []
         self._answers = list(answers)
 
     async def heartbeat(
         self, task_id: str, epoch: int, *, checkpoint: Checkpoint | None = None, **rest: Any
-    ) -> TaskStatus:
+    ) -> Kept:
         self.sent.append((rest.get("progress"), None if checkpoint is None else checkpoint.value))
         self.arrived.set()
         if self.hold is not None:
@@ -89,7 +92,8 @@ class Heartbeats:
         answer = self._answers.pop(0) if self._answers else None
         if answer is not None:
             raise answer
-        return TaskStatus.RUNNING
+        self.series += [rest["series"]] if rest.get("series") else []
+        return Kept(TaskStatus.RUNNING, self.adjusted)
 
     @property
     def saved(self) -> list[Any]:
@@ -97,7 +101,7 @@ class Heartbeats:
         return [value for _, value in self.sent if value is not None]
 
 
-def made(store: Heartbeats) -> Lease:
+def made(store: Heartbeats, series: Series | None = None) -> Lease:
     """A lease whose own heartbeats are an hour away."""
     return Lease(
         cast("ManagedTasks", store),
@@ -106,16 +110,24 @@ def made(store: Heartbeats) -> Lease:
         lease_seconds=7200.0,
         heartbeat_seconds=3600.0,
         begun=time.monotonic(),
+        adjusted={},
+        series=series or Series(0),
     )
 
 
 @asynccontextmanager
-async def kept(lease: Lease) -> AsyncGenerator[None]:
+async def kept(
+    lease: Lease, adjusted: Callable[[dict[str, Any]], object] = lambda _: None
+) -> AsyncGenerator[None]:
     def nothing(*_: object) -> None:
         """Nobody listens."""
 
     events = LeaseEvents(
-        deadline=nothing, cancel_requested=nothing, fenced=nothing, expired=nothing
+        deadline=nothing,
+        cancel_requested=nothing,
+        fenced=nothing,
+        expired=nothing,
+        adjusted=lambda values: nothing(adjusted(values)),
     )
     running = asyncio.create_task(lease.run(events))
     yield
@@ -135,7 +147,7 @@ async def test_a_checkpoint_is_sent_at_once_and_settled_by_its_arrival() -> None
     async with kept(lease):
         lease.checkpoint({"n": 1})
         await eventually(lambda: store.saved == [{"n": 1}])
-    await lease.settle()
+    await lease.settle(succeeded=False)
     assert store.saved == [{"n": 1}], "it has arrived, so it is not sent again"
 
 
@@ -162,7 +174,7 @@ async def test_a_heartbeat_that_was_cut_off_leaves_its_checkpoint_to_be_settled(
         lease.checkpoint("last words")
         await store.arrived.wait()
     store.hold.set()
-    await lease.settle()
+    await lease.settle(succeeded=False)
     assert store.saved == ["last words", "last words"]
 
 
@@ -170,13 +182,13 @@ async def test_settling_goes_on_until_the_store_is_back() -> None:
     store = Heartbeats(StoreUnavailableError("away"), StoreUnavailableError("away"))
     lease = made(store)
     lease.checkpoint("kept")
-    await lease.settle()
+    await lease.settle(succeeded=False)
     assert store.saved == ["kept"] * 3
 
 
 async def test_nothing_saved_is_nothing_to_settle() -> None:
     store = Heartbeats()
-    await made(store).settle()
+    await made(store).settle(succeeded=False)
     assert store.sent == []
 
 
@@ -200,3 +212,45 @@ async def test_a_checkpoint_that_is_refused_itself_does_not_stop_the_heartbeats(
         lease.progress({"n": 1}, advanced=True)
         await eventually(lambda: len(store.sent) == 2)
     assert store.sent == [(None, "bad"), ({"n": 1}, None)]
+
+
+# ------------------------------------------------------------------- what else a heartbeat carries
+async def test_what_was_adjusted_is_told_once() -> None:
+    store, told = Heartbeats(), list[dict[str, Any]]()
+    lease = made(store)
+    async with kept(lease, told.append):
+        for limit in (5, 5, 7):
+            store.adjusted = {"bandwidth": limit}
+            count = len(store.sent)
+            lease.beat_now()
+            await eventually(lambda count=count: len(store.sent) > count)
+    assert told == [{"bandwidth": 5}, {"bandwidth": 7}]
+    assert lease.adjusted == {"bandwidth": 7}
+
+
+async def test_a_series_is_settled_whatever_the_end_was() -> None:
+    for succeeded in (True, False):
+        store, series = Heartbeats(StoreUnavailableError("away")), Series(0)
+        lease = made(store, series)
+        series.add({"bytes": 5})
+        await lease.settle(succeeded=succeeded)
+        assert len(store.series) == 1
+        assert b'"last":[5,0]' in store.series[0]
+
+
+async def test_a_checkpoint_of_a_success_goes_to_nobody() -> None:
+    store = Heartbeats()
+    lease = made(store)
+    lease.checkpoint("for the next one")
+    await lease.settle(succeeded=True)
+    assert store.sent == []
+
+
+async def test_a_series_that_did_not_arrive_goes_with_the_next_heartbeat() -> None:
+    store, series = Heartbeats(StoreUnavailableError("away")), Series(0)
+    lease = made(store, series)
+    series.add({"bytes": 5})
+    async with kept(lease):
+        lease.beat_now()
+        await eventually(lambda: len(store.series) == 1)
+    assert len(store.sent) == 2

@@ -1,4 +1,4 @@
-"""The operator's config file: what it may be, which remotes it offers, and that it tells nothing."""
+"""The operator's config file: what it may be, which remotes it offers, what it never tells."""
 
 from __future__ import annotations
 

@@ -110,8 +110,14 @@ PIECES = st.sampled_from(
 PART = "a/.dms-part.t.0123456789abcdef"  # the native engine's, of a big file
 UNFINISHED = "a/file.0123abcd.dms-part.00aaff"  # rclone's own, of one task
 PARTS = st.one_of(st.just("**"), st.lists(PIECES, min_size=1, max_size=4).map("".join))
+
+
+def _pattern(start: str, parts: list[str], end: str) -> str:
+    return start + "/".join(parts) + end
+
+
 PATTERNS = st.builds(
-    lambda start, parts, end: start + "/".join(parts) + end,
+    _pattern,
     st.sampled_from(["", "/"]),
     st.lists(PARTS, min_size=1, max_size=3),
     st.sampled_from(["", "/"]),
@@ -120,7 +126,7 @@ PATTERNS = st.builds(
 
 @settings(
     deadline=None,
-    max_examples=250,
+    max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(PATTERNS, max_size=2), st.lists(PATTERNS, max_size=2))
