@@ -183,6 +183,8 @@ class Settings(BaseSettings):
     task_modules: CommaList = []
     task_entry_points: EntryPoints = True
     data_roots: RootList = []
+    rclone_config: File | None = None
+    rclone_unconfined: bool = False
     worker_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     worker_name: str | None = None
     lease_seconds: Seconds = 60.0

@@ -140,8 +140,12 @@ def _said(message: dict[str, Any]) -> Said:
 
 def _reported(data: str, lines: int, *, failed: bool) -> Reported:
     if not 0 < lines < 2**32:
-        raise ValueError(f"no block of a report has {lines} lines")
-    return Reported(Block(base64.b64decode(data, validate=True), lines, failed=failed))
+        raise ValueError(f"no message of a child: a report of {lines} lines")
+    try:
+        block = base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise ValueError(f"no message of a child: a report that is no base64: {error}") from error
+    return Reported(Block(block, lines, failed=failed))
 
 
 def _greeting(message: dict[str, Any]) -> Ready | Broken:

@@ -59,10 +59,6 @@ class Chain:
             raise FileProblem(message, error_class="changed_during_copy")
         return fd
 
-    def forget(self) -> None:
-        """Look anew at the next call."""
-        self._shorten(0)
-
     def _go(self, names: list[str]) -> None:
         same = 0
         for had, wanted in zip(self._names, names, strict=False):

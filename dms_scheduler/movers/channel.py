@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import marshal  # nosec B403 - both ends are this program, forked
+# Both ends are this program, forked.
+import marshal  # nosec B403
 import os
 import struct
 from typing import Any
@@ -32,7 +33,7 @@ class Unpacker:
         while (end := self._end()) is not None:
             body = bytes(self._data[_LENGTH.size : end])
             del self._data[:end]
-            messages.append(marshal.loads(body))  # noqa: S302 # nosec B302 - see above
+            messages.append(marshal.loads(body))  # noqa: S302 # nosec B302
         return messages
 
     def _end(self) -> int | None:

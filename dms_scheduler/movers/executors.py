@@ -30,7 +30,7 @@ from dms_scheduler.movers.results import ActiveFile
 _TURN_SECONDS = 0.03
 _QUEUED = 2  # jobs an executor has at most, so that it never waits for the next one
 _STOP_SECONDS = 1.0
-_KILL_SECONDS = 1.0
+_KILL_SECONDS = 2.0
 
 Job = Batch | Step
 Take = Callable[[Batch, Done], None]

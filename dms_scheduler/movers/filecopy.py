@@ -128,7 +128,7 @@ class FileCopier:
         self._bucket = bucket
         self.names = names or TemporaryNames(request)
         self._hashed = request.options.verify is Verify.TRANSFERRED
-        self._mode = 0o600 if Preserve.MODE in request.options.preserve else 0o666
+        self.new_mode = 0o600 if Preserve.MODE in request.options.preserve else 0o666
 
     def pace(self) -> FilePace:
         """Return the pace for one file."""
@@ -177,11 +177,11 @@ class FileCopier:
     def _create(self, target_fd: int) -> tuple[str, int]:
         for _ in range(_NAMES_TRIED):
             number, name = self.names.next()
+            self._ledger.hold(number)  # before it is there: who kills this process removes it
             try:
-                fd = os.open(name, NEW_FILE, self._mode, dir_fd=target_fd)
+                fd = os.open(name, NEW_FILE, self.new_mode, dir_fd=target_fd)
             except FileExistsError:
                 continue  # somebody else's by that name: neither followed nor touched
-            self._ledger.hold(number)
             return name, fd
         raise FileExistsError(errno.EEXIST, "no name is left for a temporary file")
 
@@ -273,12 +273,7 @@ class FileCopier:
         _, temporary = self.names.next()
         os.symlink(points_to, temporary, dir_fd=ends.target_fd)
         try:
-            attributes.carry(
-                self._options.preserve,
-                attributes.entry(ends.source_fd, name),
-                status,
-                attributes.entry(ends.target_fd, temporary),
-            )
+            self._carry_to_link(ends, name, status, temporary)
             placed = self.place(ends.target_fd, temporary, target, status)
         except BaseException:
             self.discard(ends.target_fd, temporary)
@@ -286,6 +281,23 @@ class FileCopier:
         if not placed:
             self.discard(ends.target_fd, temporary)
         return placed
+
+    def _carry_to_link(self, ends: Ends, name: str, status: os.stat_result, temporary: str) -> None:
+        held = os.open(temporary, os.O_PATH | os.O_NOFOLLOW, dir_fd=ends.target_fd)
+        try:
+            made = os.fstat(held)
+            if not stat.S_ISLNK(made.st_mode) or made.st_nlink != 1:
+                # Else who may write here could have the owner of any file changed.
+                message = "the link that was just made was replaced by something else"
+                raise FileProblem(message, error_class="changed_during_copy")
+            attributes.carry(
+                self._options.preserve,
+                attributes.entry(ends.source_fd, name),
+                status,
+                attributes.place(held),
+            )
+        finally:
+            os.close(held)
 
     def update(self, ends: Ends, name: str, target: str) -> None:
         """Give what is at the destination the attributes of its source; raises OSError."""
@@ -302,7 +314,7 @@ class FileCopier:
 
     def _update(self, source: int, target: int) -> None:
         wanted, had = os.fstat(source), os.fstat(target)
-        if stat.S_IFMT(wanted.st_mode) != stat.S_IFMT(had.st_mode):
+        if stat.S_IFMT(wanted.st_mode) != stat.S_IFMT(had.st_mode) or had.st_nlink != 1:
             message = "the destination changed while it was looked at"
             raise FileProblem(message, error_class="changed_during_copy")
         preserve = self._options.preserve

@@ -101,7 +101,7 @@ class PartCopier:
         """Make an empty copy; return whether it is a clone already."""
         name = part_name(self._task_id, plan.target)
         discard(ends.target_fd, self._task_id, plan.target)
-        fd = os.open(name, NEW_FILE, 0o600, dir_fd=ends.target_fd)
+        fd = os.open(name, NEW_FILE, self._copier.new_mode, dir_fd=ends.target_fd)
         try:
             if clone(source, fd):
                 return True

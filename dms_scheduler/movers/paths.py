@@ -35,6 +35,7 @@ class Location:
     root: str
     parts: tuple[str, ...]
     wants_directory: bool
+    fixed: int = 0  # so many of the parts lead to a root inside the root: they are never made
 
 
 def split_path(text: str) -> tuple[str, ...]:
@@ -87,27 +88,45 @@ def split_roots(text: str) -> tuple[str, ...]:
 
 
 def locate(text: str, roots: tuple[str, ...]) -> Location:
-    """Return where `text` lies below one of `roots`, the longest that fits.
+    """Return where `text` lies below one of `roots`.
 
     A root may be a symbolic link that the operator made: it is resolved here, and paths may be
-    spelled with either of its names. What lies below a root is never resolved.
+    spelled with either of its names. What lies below a root is never resolved, a root inside
+    another one neither: a task for the outer one could have put a link in its place.
 
     Raises:
         Refused: the path is malformed or lies under no root.
 
     """
     parts = split_path(text)
-    found: tuple[int, str] | None = None
-    for root in roots:
-        real = os.path.realpath(root)
-        for spelling in (split_path(root), split_path(real)):
-            fits = parts[: len(spelling)] == spelling
-            if fits and (found is None or len(spelling) > found[0]):
-                found = (len(spelling), real)
+    spelled = [split_path(root) for root in roots]
+    found: Location | None = None
+    for root, spelling in zip(roots, spelled, strict=True):
+        if not any(_is_below(spelling, other) for other in spelled):
+            inside = [other[len(spelling) :] for other in spelled if _is_below(other, spelling)]
+            here = _below_root(text, parts, root, inside)
+            if here and (found is None or len(here.parts) < len(found.parts)):
+                found = here
     if found is None:
         raise Refused(_outside(text, roots), error_class="outside_roots")
-    wants_directory = text.endswith(("/", "/."))
-    return Location(text, found[1], parts[found[0] :], wants_directory)
+    return found
+
+
+def _is_below(parts: tuple[str, ...], above: tuple[str, ...]) -> bool:
+    return len(parts) > len(above) and parts[: len(above)] == above
+
+
+def _below_root(
+    text: str, parts: tuple[str, ...], root: str, inside: list[tuple[str, ...]]
+) -> Location | None:
+    """Return where the path lies below a root, which has the roots `inside` it; None if not."""
+    real = os.path.realpath(root)
+    for spelling in (split_path(root), split_path(real)):
+        if parts[: len(spelling)] == spelling:
+            rest = parts[len(spelling) :]
+            fixed = max((len(other) for other in inside if rest[: len(other)] == other), default=0)
+            return Location(text, real, rest, text.endswith(("/", "/.")), fixed)
+    return None
 
 
 def _outside(text: str, roots: tuple[str, ...]) -> str:
@@ -138,6 +157,10 @@ def descend(location: Location) -> tuple[int, tuple[str, ...]]:
             below = os.open(part, PATH_FLAGS, dir_fd=fd)
         except (FileNotFoundError, NotADirectoryError):
             _refuse_symlink(fd, part, location)
+            if index < location.fixed:
+                os.close(fd)
+                inside = "/".join((location.root, *location.parts[: location.fixed]))
+                raise _unavailable(inside) from None
             return fd, location.parts[index:]
         except BaseException:
             os.close(fd)
@@ -151,8 +174,12 @@ def _open_root(root: str) -> int:
     try:
         return os.open(root, os.O_PATH | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"the allowed root {root} is not there; mount it or correct DMS_DATA_ROOTS"
-        raise MoverError(message, error_class="root_unavailable", retryable=True) from error
+        raise _unavailable(root) from error
+
+
+def _unavailable(root: str) -> MoverError:
+    message = f"the allowed root {root} is not there; mount it or correct DMS_DATA_ROOTS"
+    return MoverError(message, error_class="root_unavailable", retryable=True)
 
 
 def _refuse_symlink(fd: int, part: str, location: Location) -> None:

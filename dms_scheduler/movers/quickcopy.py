@@ -75,7 +75,7 @@ class QuickCopier:
             self.tell()
             self._ledger.begin(child(ends.path, plan.name), plan.size)
         try:
-            read = self._read(ends.source_fd, plan.name)
+            read = self._read(ends.source_fd, plan)
         except OSError:
             return False
         if read is None:
@@ -96,13 +96,13 @@ class QuickCopier:
             self._ledger.add(_BYTES, self._bytes)
             self._files = self._bytes = 0
 
-    def _read(self, fd: int, name: str) -> tuple[bytes, os.stat_result] | None:
-        """Return all of a file that did not change meanwhile; raises OSError."""
-        source = os.open(name, READ_FILE, dir_fd=fd)
+    def _read(self, fd: int, plan: FilePlan) -> tuple[bytes, os.stat_result] | None:
+        """Return all of a file that did not change since it was planned; raises OSError."""
+        source = os.open(plan.name, READ_FILE, dir_fd=fd)
         try:
             status = os.fstat(source)
             size = status.st_size
-            if size > SMALL_BYTES or not stat.S_ISREG(status.st_mode):
+            if size != plan.size or not stat.S_ISREG(status.st_mode):
                 return None
             data = os.read(source, size)
             if len(data) != size or changed(status, os.fstat(source)):
@@ -116,11 +116,11 @@ class QuickCopier:
         number, temporary = self._names.next()
         exact = self._exact_modes and self._is_exact(ends)
         mode = mode_of(status) if exact else (0o600 if self._mode else 0o666)
+        self._ledger.hold(number)  # before it is there: who kills this process removes it
         try:
             fd = os.open(temporary, NEW_FILE, mode, dir_fd=target_fd)
         except OSError:
             return False
-        self._ledger.hold(number)
         try:
             try:
                 self._fill(fd, data, status, exact=exact)

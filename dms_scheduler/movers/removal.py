@@ -103,7 +103,11 @@ class RemovalPlanner:
                 self._guard.check()
                 if not self._wants(entry, folder) or status_at(source_fd, entry.name) is not None:
                     continue
-                self._entry(target_fd, entry.name, folder, child(folder, entry.name))
+                path = child(folder, entry.name)
+                try:
+                    self.entry(target_fd, entry.name, folder, lacked=path)
+                except OSError as error:
+                    self._fail(path, error)
 
     def in_the_way(self, fd: int, name: str, folder: str) -> bool:
         """Plan an entry whose place is needed; False, with nothing planned, if any of it stays.
@@ -150,16 +154,13 @@ class RemovalPlanner:
             self._entered(below)
             with os.scandir(below) as entries:
                 for entry in entries:
-                    wanted = self._wants(entry, path)
-                    gone = (wanted and self._entry(below, entry.name, path, lacked)) and gone
+                    try:  # not in a function of its own: trees are deep, and the stack is not
+                        wanted = self._wants(entry, path)
+                        gone = (wanted and self.entry(below, entry.name, path, lacked)) and gone
+                    except OSError as error:
+                        self._fail(child(path, entry.name), error)
+                        gone = False
         return gone
-
-    def _entry(self, fd: int, name: str, folder: str, lacked: str | None) -> bool:
-        try:
-            return self.entry(fd, name, folder, lacked)
-        except OSError as error:
-            self._fail(child(folder, name), error)
-            return False
 
     def _wants(self, entry: os.DirEntry[str], folder: str) -> bool:
         is_directory = entry.is_dir(follow_symlinks=False)
@@ -216,6 +217,7 @@ class Remover:
 
         """
         path = child(plan.folder, plan.name)
+        self._session.guard.check()
         try:
             if plan.lacked is not None and self._has_come(plan.lacked):
                 return False

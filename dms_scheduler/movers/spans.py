@@ -11,7 +11,7 @@ import xxhash
 
 from dms_scheduler.movers.content import Copied, Pace
 
-_BUFFER_BYTES = 512 << 10
+_BUFFER_BYTES = 256 << 10
 _WRITE_OUT_BYTES = 8 << 20
 _NOT_IN_KERNEL = {
     errno.EXDEV,

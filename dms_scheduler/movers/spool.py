@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import marshal  # nosec B403 - what is read was written by this very process
+# What is read was written by this very process.
+import marshal  # nosec B403
 import struct
 from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile, gettempdir
@@ -44,7 +45,7 @@ class Spool:
         self._write_frame()
         self._file.seek(0)
         while head := self._file.read(_LENGTH.size):
-            records: list[Record] = marshal.loads(  # noqa: S302 # nosec B302 - our own
+            records: list[Record] = marshal.loads(  # noqa: S302 # nosec B302
                 self._file.read(*_LENGTH.unpack(head))
             )
             yield from records

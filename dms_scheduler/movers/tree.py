@@ -43,19 +43,12 @@ class Folder:
         self.source_fd = source_fd
         self.target_fd = target_fd
         self.parent = parent
-        self.made = False
-        self.loosened: int | None = None  # the mode to give back to the target
         self.depth: int = parent.depth + 1 if parent else 0
         self._on_done = on_done
         self._users = 1
         self._lock = threading.Lock()
         if parent:
             parent.retain()
-
-    @property
-    def name(self) -> str:
-        """The last component of the path."""
-        return self.path.rpartition("/")[2]
 
     def child(self, name: str) -> str:
         """Return the path of an entry."""

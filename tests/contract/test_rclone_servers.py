@@ -54,7 +54,11 @@ def test_a_round_trip_over_all_of_them_is_equal(scene: Scene) -> None:
     scene.run(scene.remote("sftp"), scene.remote("webdav"))
     for kind in KINDS:
         back = scene.root / f"back-{kind}"
-        scene.run(scene.remote(kind), back)
+        planned, done = Recorder(), Recorder()
+        scene.plan(scene.remote(kind), back, planned)
+        assert not back.exists()
+        scene.run(scene.remote(kind), back, done)
+        assert lines(planned) == lines(done)
         assert contents(back) == contents(scene.src)
         if kind != "webdav":  # it keeps no times
             assert (back / "big").stat().st_mtime_ns == 10**18
@@ -149,7 +153,7 @@ def test_a_bucket_is_never_removed(scene: Scene) -> None:
     assert scene.remotes.servers["s3"].top.joinpath("bucket").is_dir()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
 def test_removing(scene: Scene, kind: str) -> None:
     scene.fill()
     scene.run(scene.src, scene.remote(kind))
@@ -212,7 +216,7 @@ def test_single_files(scene: Scene, kind: str) -> None:
     assert caught.value.error_class == "not_found"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["s3", "webdav"])
 def test_differences_are_found(scene: Scene, kind: str) -> None:
     scene.fill()
     there = scene.remote(kind)
@@ -243,7 +247,7 @@ def test_differences_are_found(scene: Scene, kind: str) -> None:
     assert not scene.store(kind, "added").exists()
 
 
-@pytest.mark.parametrize("verify", list(Verify))
+@pytest.mark.parametrize("verify", [Verify.TRANSFERRED, Verify.ALL])
 @pytest.mark.parametrize("kind", ["s3", "webdav"])
 def test_a_byte_that_changes_at_the_remote_is_found(
     scene: Scene, kind: str, verify: Verify

@@ -43,7 +43,7 @@ ODD = ("한글", "a\nb", "\udcff\udcfe", "-rf", "plain")
 
 
 def random_trees(seed: int) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
-    """A source of 50 files, and a destination with some of them, older ones, and others."""
+    """A source large enough for executors; a destination with some of it, older ones, others."""
     chance = random.Random(seed)
     source = {b"": Entry("dir", 0o755, 7)}
     for number in range(6):
@@ -51,7 +51,7 @@ def random_trees(seed: int) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
         name = os.fsencode(f"{chance.choice(ODD)}-{number}")
         source[joined(above, name)] = Entry("dir", chance.choice([0o755, 0o700, 0o555]), 9)
     folders = sorted(source)
-    for number in range(50):
+    for number in range(120):
         content = content_of(chance.choice(SIZES), seed + number)
         path = joined(chance.choice(folders), os.fsencode(f"{chance.choice(ODD)}.{number}"))
         source[path] = Entry("file", 0o640, chance.choice(TIMES), content)
@@ -76,7 +76,7 @@ def random_request(seed: int, root: Path) -> MoveRequest:
         delete=chance.random() < 0.7,
         backup_deleted=chance.random() < 0.5,
         transfers=chance.choice([1, 2, 4]),
-        bandwidth=chance.choice([1, 2, 4]) * MIB,
+        bandwidth=chance.choice([2, 4, 8]) * MIB,
     )
     return request_of(root, options)
 
@@ -99,16 +99,18 @@ def is_reserved(path: bytes) -> bool:
 
 
 def wait_for_moment(mover: MoverProcess, root: Path, chance: random.Random) -> None:
-    """Wait until a random number of files is at the destination, or one is on its way."""
-    seen = len(read_tree(root / "dst"))
-    files = chance.randrange(40)
+    """Wait until a random number of files has come to the destination, and one is on its way."""
+    wanted = len(names_below(root / "dst")) + chance.randrange(70)
 
     def come() -> bool:
-        names = [name for _, _, found in os.walk(os.fsencode(root / "dst")) for name in found]
-        begun = any(is_reserved(name) for name in names)
-        return mover.ended or (begun and len(names) >= min(seen, files))
+        names = names_below(root / "dst")
+        return mover.ended or (any(map(is_reserved, names)) and len(names) > wanted)
 
     until(come, "the mover is in the middle")
+
+
+def names_below(top: Path) -> list[bytes]:
+    return [name for _, _, found in os.walk(os.fsencode(top)) for name in found]
 
 
 def rerun(root: Path, options: MoveOptions, recorder: Recorder | None = None) -> MoveResult:

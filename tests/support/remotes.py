@@ -13,6 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dms_scheduler.movers.rclone import confine
+
+LAUNCHER = Path(confine.__file__).resolve()
 RCLONE = Path(sys.executable).parent / "rclone"
 KEY_ID, SECRET_KEY = "AKIACANARYKEYID", "canary-secret-of-s3"
 USER, PASSWORD = "kim", "canary-password"
@@ -59,9 +62,12 @@ def serve(kind: str, top: Path, *options: str) -> Server:
     top.mkdir(exist_ok=True)
     folder = top.with_name(f"{top.name}.server")
     folder.mkdir(exist_ok=True)
-    # Tests change files behind the server's back. (Its S3 cannot do without its cache.)
-    cache = [] if kind == "s3" else ["--dir-cache-time=0s"]
-    command = [RCLONE, "serve", kind, f"--addr=127.0.0.1:{port}", *login, *cache]
+    # Tests change files behind the server's back. (Its S3 cannot do without its cache, and with a
+    # time of zero its cache keeps a processor busy.)
+    cache = [] if kind == "s3" else ["--dir-cache-time=50ms"]
+    # It dies with this process, also when that is killed.
+    launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), "0", ""]
+    command = [*launcher, str(RCLONE), "serve", kind, f"--addr=127.0.0.1:{port}", *login, *cache]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, *options, "--config=", f"--cache-dir={folder}", str(top)],

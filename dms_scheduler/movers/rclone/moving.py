@@ -62,6 +62,7 @@ class Moving:
         self._copied: list[str] = []
         self._deletions: list[str] = []
         self._folder_deletions: list[str] = []
+        self._new_folders: list[str] = []
         self._replaced = 0
         self._telling = False
         self._folders_told = True
@@ -140,6 +141,9 @@ class Moving:
                 break
             self._runner.forget_failures()
             self._runner.guard.pause(_PAUSE_SECONDS)
+        for path in self._new_folders:
+            if not self._runner.failed(path):
+                self._take_folder(path)
         self._runner.settle_failures()
 
     def _skipped(self, source: Place) -> int:
@@ -289,8 +293,10 @@ class Moving:
             if self._tally.phase is not Phase.DELETE:
                 self._take_copy(event)
         elif event.kind is Kind.MADE and self._folders_told and path:
-            counts["dirs"] += 1
-            self._tell(Action.MKDIR, path)
+            # In a run a file's folder may be made without a word, so the plan says which are new.
+            if self._tally.planned is None:
+                self._new_folders.append(path)
+                self._take_folder(path)
         elif event.kind is Kind.UPDATED:
             counts["updated"] += 1
             self._tell(Action.UPDATE, path)
@@ -300,6 +306,10 @@ class Moving:
             self._tell(Action.SPECIAL, path)
         elif event.kind in {Kind.DELETED, Kind.MOVED, Kind.FOLDER_DELETED}:
             self._take_deletion(event)
+
+    def _take_folder(self, path: str) -> None:
+        self._tally.counts["dirs"] += 1
+        self._tell(Action.MKDIR, path)
 
     def _take_copy(self, event: Event) -> None:
         counts = self._tally.counts

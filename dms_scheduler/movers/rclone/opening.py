@@ -81,9 +81,11 @@ class Opening:
         address = self._session.addresses[1]
         if address is None:
             return self._session.local.target(self._request.dst, source.file, change=change)
+        target = remote_place(address)
+        self._refuse_top(target)
         if change:
             self._session.lock_remote(address, alone=source.file is None)
-        return remote_place(address)
+        return target
 
     def _refuse_top(self, target: Place) -> None:
         if self._options.delete and target.is_top:

@@ -1,56 +1,68 @@
 """Keeps the tasks of one machine apart that write to the same folder of a remote.
 
-Remotes have no locks of their own. What is locked are files of this machine that stand for the
-folders: the destination's alone for its task, those above it shared. Workers on other machines,
-and other names for the same storage, are not seen.
+Remotes have no locks of their own. What is locked are bytes of a file of this machine, one that
+stands for each folder: the destination's alone for its task, those above it shared. Workers on
+other machines, and other names for the same storage, are not seen.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import stat
+import struct
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from dms_scheduler.movers.errors import DestinationBusy, MoverError
 from dms_scheduler.movers.rclone.address import Address
 
-_FOLDER = "dms-remote-locks"
+_NAME = "dms-remote-locks"
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, process (0 for these locks)
+_BUSY = {errno.EAGAIN, errno.EACCES}
 
 
-def hold_remote(address: Address, stack: ExitStack, *, alone: bool) -> None:
+def hold_remote(address: Address, config: str, stack: ExitStack, *, alone: bool) -> None:
     """Lock the folder `address` until `stack` is closed, or this process dies.
 
-    With `alone` no other task may write there; else (a single file) others may as well.
+    `config` is the path of the config file that gives the remote its name. With `alone` no other
+    task may write there; else (a single file) others may as well.
 
     Raises:
         DestinationBusy: another task writes there, above or below it.
 
     """
-    folder = _folder()
-    stack.callback(os.close, folder)
+    fd = _open()
+    stack.callback(os.close, fd)
     for depth in range(len(address.parts) + 1):
         last = depth == len(address.parts)
-        name = "/".join((address.name, str(address.absolute), *address.parts[:depth]))
-        key = hashlib.sha256(name.encode()).hexdigest()
-        fd = os.open(key, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-        stack.callback(os.close, fd)
+        kind = fcntl.F_WRLCK if last and alone else fcntl.F_RDLCK
         try:
-            fcntl.flock(fd, (fcntl.LOCK_EX if last and alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Of the open file, not of the process: the tasks of one process are kept apart too.
+            byte = _byte(config, address, depth)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0))
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise
             message = f"another task writes to {address.text}; wait until it is done, or cancel it"
             raise DestinationBusy(message) from error
 
 
-def _folder() -> int:
-    path = os.path.join(tempfile.gettempdir(), f"{_FOLDER}-{os.geteuid()}")
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _byte(config: str, address: Address, depth: int) -> int:
+    """Return the byte that stands for the first `depth` components: 62 bits of a hash."""
+    where = os.path.realpath(config)
+    name = "/".join((where, address.name, str(address.absolute), *address.parts[:depth]))
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
+
+
+def _open() -> int:
+    path = os.path.join(tempfile.gettempdir(), f"{_NAME}-{os.geteuid()}")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+    private = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
+    if not (private and stat.S_ISREG(status.st_mode)):
         os.close(fd)
         message = f"{path} is not this user's alone; remove it, or set TMPDIR to another folder"
         raise MoverError(message, error_class="rclone_failed")

@@ -107,6 +107,10 @@ class Runner:
         """Whether paths failed in the steps so far."""
         return bool(self._failures or self.tally.failed_count)
 
+    def failed(self, path: str) -> bool:
+        """Say whether that path failed in the step that was just done."""
+        return path in self._failures
+
     def forget_failures(self) -> None:
         """Forget the failures of a step that is done again, or was a rehearsal."""
         self._failures.clear()

@@ -156,7 +156,7 @@ class Session:
 
     def lock_remote(self, address: Address, *, alone: bool) -> None:
         """Keep other tasks of this machine from writing there. Raises DestinationBusy."""
-        hold_remote(address, self.stack, alone=alone)
+        hold_remote(address, self.config.path, self.stack, alone=alone)
 
     def do(self, path: str, parameters: Mapping[str, object], what: str) -> dict[str, object]:
         """Run a step whose failure ends the call. Raises MoverError."""

@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.unit.movers.support import Place
+from tests.unit.movers.swaps import Canary
 
 
 @pytest.fixture
@@ -49,3 +51,26 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def canary(place: Place) -> Canary:
+    """A folder outside the root that nothing may touch."""
+    return Canary.made(place.root.parent / f"{place.root.name}-outside")
+
+
+@pytest.fixture
+def mount() -> Generator[Callable[..., None]]:
+    """Mount something with mount(8), for as long as the test lasts."""
+    with ExitStack() as stack:
+
+        def act(*arguments: str, where: Path) -> None:
+            where.mkdir(parents=True, exist_ok=True)
+            done = subprocess.run(
+                ["mount", *arguments, str(where)], capture_output=True, check=False
+            )
+            if done.returncode:
+                pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+            stack.callback(subprocess.run, ["umount", "-l", str(where)], check=True)
+
+        yield act

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import Preserve
+from dms_scheduler.movers import PartialFailure, Preserve
 from dms_scheduler.movers.attributes import carry, entry, opened, place, xattrs_differ
 from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.filecopy import Ends, FileCopier
 from tests.unit.movers.support import NOBODY, Place, as_nobody
 
 ALL = frozenset(Preserve)
@@ -300,3 +301,54 @@ def test_an_attribute_that_does_not_fit_is_no_full_disk(tmp_path: Path, small_di
     with pytest.raises(FileProblem, match="no room for the attribute") as caught:
         carry_xattrs(source, target)
     assert (caught.value.error_class, caught.value.retryable) == ("xattrs_too_large", False)
+
+
+@as_root
+@pytest.mark.parametrize("swap", ["file", "link with another name"])
+def test_a_temporary_link_that_was_swapped_gets_no_owner(
+    place: Place, monkeypatch: pytest.MonkeyPatch, swap: str
+) -> None:
+    """Who may write to the destination must not have the owner of another's file changed."""
+    canary = place.write("canary", "not yours")
+    source = place.src / "link"
+    source.symlink_to("nowhere")
+    os.chown(source, 1234, 1234, follow_symlinks=False)
+    other = place.root / "other"
+    other.symlink_to("nowhere")
+    made = os.symlink
+
+    def swapped(points_to: str, name: str, *, dir_fd: int) -> None:
+        made(points_to, name, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        taken = canary if swap == "file" else other
+        os.link(taken, name, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    monkeypatch.setattr(os, "symlink", swapped)
+    with pytest.raises(PartialFailure):
+        place.run(preserve=ALL)
+    assert canary.stat().st_uid == 0
+    assert other.lstat().st_uid == 0
+
+
+@as_root
+def test_a_file_that_was_swapped_for_another_name_gets_no_attributes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = place.write("canary", "not yours")
+    canary.chmod(0o600)
+    file = place.write("src/file")
+    place.run(preserve=ALL)
+    file.chmod(0o666)
+    os.chown(file, 1234, 1234)
+    update = FileCopier.update
+
+    def swapped(copier: FileCopier, ends: Ends, name: str, target: str) -> None:
+        os.unlink(target, dir_fd=ends.target_fd)
+        os.link(canary, target, dst_dir_fd=ends.target_fd, follow_symlinks=False)
+        update(copier, ends, name, target)
+
+    monkeypatch.setattr(FileCopier, "update", swapped)
+    with pytest.raises(PartialFailure):
+        place.run(preserve=ALL)
+    status = canary.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o600)

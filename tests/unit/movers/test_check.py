@@ -284,6 +284,26 @@ def test_a_file_that_changes_once_is_read_again(
     assert len(calls) > 1
 
 
+def test_a_part_that_changes_behind_the_reader_is_read_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "PART_BYTES", 1)
+    place.write("src/a", "12", mtime=1)
+    place.write("dst/a", "12", mtime=1)
+    pairs = matching.same_range
+    calls: list[int] = []
+
+    def changing(*arguments: Any) -> tuple[bool, int]:
+        calls.append(1)
+        answer = pairs(*arguments)
+        if len(calls) == 2:
+            place.write("src/a", "92", mtime=2)
+        return answer
+
+    monkeypatch.setattr(matching, "same_range", changing)
+    assert check(place, transfers=1).totals.differs == 1
+
+
 def test_a_cancel_ends_it(place: Place) -> None:
     twins(place)
 
@@ -376,7 +396,7 @@ def naive(left: Path, right: Path) -> Counter[str]:
     return kinds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(TREES, TREES)
 def test_any_two_trees_compare_as_a_naive_reader_says(
     tmp_path_factory: pytest.TempPathFactory, left: Folder, right: Folder

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dms_scheduler.movers import MoveResult, Overwrite, PartialFailure, Refused
-from tests.unit.movers.support import Place, as_nobody, look
+from tests.unit.movers.support import Place, Recorder, as_nobody, look
 
 
 @pytest.fixture
@@ -230,3 +230,37 @@ def test_a_plan_counts_only_what_would_go(place: Place) -> None:
     options: dict[str, Any] = {"delete": True, "exclude": ("*.log",)}
     assert place.plan(**options).totals.deleted == 1
     assert place.run(**options).totals.deleted == 1
+
+
+def test_a_tree_as_deep_as_may_be_copied_may_be_deleted_too(place: Place) -> None:
+    place.write("src/a")
+    place.write("/".join(["dst", *["d"] * 295, "file"]))
+    assert place.run(delete=True, backup_deleted=False).totals.deleted == 296
+    assert os.listdir(place.dst) == ["a"]
+
+
+def test_what_the_source_has_by_now_is_spared(place: Place) -> None:
+    place.write("src/a")
+    place.write("dst/tree/file", "kept")
+    place.write("dst/extra")
+
+    def come(_: int) -> None:
+        if (place.dst / "a").exists():
+            (place.src / "tree").mkdir(exist_ok=True)
+
+    assert place.run(Recorder(come), delete=True).totals.deleted == 1
+    assert (place.dst / "tree/file").read_text() == "kept"
+
+
+def test_what_came_after_the_plan_is_not_deleted(place: Place) -> None:
+    place.write("src/a")
+    place.write("dst/tree/file")
+
+    def come(_: int) -> None:
+        if (place.dst / "a").exists():
+            place.write("dst/tree/late", "kept")
+
+    with pytest.raises(PartialFailure) as caught:
+        place.run(Recorder(come), delete=True)
+    assert caught.value.retryable
+    assert (place.dst / "tree/late").read_text() == "kept"

@@ -15,6 +15,7 @@ import pytest
 from dms_scheduler.movers import (
     Action,
     Cancelled,
+    DestinationBusy,
     Fsync,
     LeaseLost,
     PartialFailure,
@@ -64,8 +65,14 @@ def leftovers(place: Place) -> list[str]:
 
 
 def big(place: Place, **options: Any) -> int:
-    """Run the second attempt; return the bytes that it copied."""
-    return place.run(task_id="big", epoch=2, **options).totals.bytes
+    """Run the second attempt, once the first one is dead; return the bytes that it copied."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return place.run(task_id="big", epoch=2, **options).totals.bytes
+        except DestinationBusy:
+            assert time.monotonic() < end, "never: the first attempt's locks are gone"
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("transfers", [1, 4])

@@ -45,11 +45,6 @@ RACES = 1000
 SWAPS = 1000
 
 
-@pytest.fixture
-def canary(place: Place) -> Canary:
-    return Canary.made(place.root.parent / f"{place.root.name}-outside")
-
-
 def links(place: Place, canary: Canary, count: int, name: str = "") -> list[Path]:
     """Links that lead out, to be exchanged."""
     folder = place.root / "links"
