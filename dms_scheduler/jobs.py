@@ -1,7 +1,7 @@
 """One call of a handler that can be watched and stopped, in a child process or inline."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class ChildJob:
 
     def __init__(self, child: Child, view: TaskView, deadline: float, events: JobEvents) -> None:
         self._child = child
-        self._task = asyncio.create_task(_run(child, view, deadline, events))
+        self._task = asyncio.create_task(_outcome(child.run(view, deadline, events)))
 
     @property
     def task(self) -> asyncio.Task[Outcome]:
@@ -119,8 +119,8 @@ async def start_job(
         pool.give_back(child, worn=not clean)
 
 
-async def _run(child: Child, view: TaskView, deadline: float, events: JobEvents) -> Outcome:
+async def _outcome(run: Coroutine[Any, Any, Outcome]) -> Outcome:
     try:
-        return await child.run(view, deadline, events)
+        return await run
     except ChildDied as error:
         return Outcome(kind="failure", error=str(error), worn=True)

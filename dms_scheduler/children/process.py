@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,14 +127,22 @@ class Child:
         fresh = self._jobs < self._settings.jobs_per_child
         return alive and heard and fresh and not self._told_to_stop
 
-    async def run(self, view: TaskView, deadline: float, events: JobEvents) -> Outcome:
-        """Run one job. Raises ChildDied; every word of the child has reached `events` by then."""
+    def run(
+        self, view: TaskView, deadline: float, events: JobEvents
+    ) -> Coroutine[Any, Any, Outcome]:
+        """Start one job at once, so that what it is told next arrives after it; await its end.
+
+        Awaiting raises ChildDied; every word of the child has reached `events` by then.
+        """
         self._jobs += 1
         self._running = True
         self._pipe.sink = events.output
+        self._send({"kind": "run", "task": view.model_dump(mode="json"), "deadline": deadline})
+        return self._run(events)
+
+    async def _run(self, events: JobEvents) -> Outcome:
         ending = asyncio.create_task(self._end_words())
         try:
-            self._send({"kind": "run", "task": view.model_dump(mode="json"), "deadline": deadline})
             return await self._until_end(events)
         finally:
             ending.cancel()

@@ -50,7 +50,7 @@ from tests.support.trees import (
 )
 from tests.unit.movers.support import Recorder
 
-EXAMPLES = int(os.environ.get("DMS_TEST_TREES", "60"))
+EXAMPLES = int(os.environ.get("DMS_TEST_TREES", "100"))
 PATTERNS = ["*.tmp", "a", "/a", "a/", "a/b", "**/b", "한*", "?", "[ab]", "[!a]*", "/a/**", "*.txt"]
 PRESERVED = [Preserve.MTIME, Preserve.MODE]
 # Nothing in these trees has any of the others; asking for them must change nothing.

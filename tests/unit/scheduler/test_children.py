@@ -14,6 +14,7 @@ import pytest
 
 from dms_scheduler.children import Child, ChildDied, ChildError, ChildPool, ChildSettings
 from dms_scheduler.handler import TaskView
+from dms_scheduler.jobs import ChildJob
 from dms_scheduler.report import Block
 
 SETTINGS = ChildSettings(modules=("tests.support.handlers",))
@@ -186,6 +187,20 @@ async def test_a_deadline_moved_on_lets_it_work(child: Child, tmp_path: Path) ->
         await asyncio.sleep(0.02)
     wanted.touch()
     assert (await job).kind == "success"
+
+
+async def test_what_a_job_is_told_at_once_arrives_after_its_start(
+    child: Child, tmp_path: Path
+) -> None:
+    parameters = {"file": str(tmp_path / "go"), "folder": str(tmp_path)}
+    near = time.monotonic() + 0.5
+    job = ChildJob(child, view("t.until-file", parameters), near, Words())
+    job.deadline(LATER)
+    await file_appears(tmp_path / "started.1")
+    while time.monotonic() < near:
+        await asyncio.sleep(0.02)
+    (tmp_path / "go").touch()
+    assert (await job.task).kind == "success"
 
 
 async def test_output_is_complete_when_the_job_ends(child: Child) -> None:
