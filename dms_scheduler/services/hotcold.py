@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.tasks import Task, TaskOptions, define_task
-from dms_scheduler.movers.ageing import AgeRequest, age
+from dms_scheduler.movers.native.ageing import AgeRequest, age
 from dms_scheduler.services.handling import Attempt, Result, run_handler
 from dms_scheduler.services.parameters import HotcoldParameters
 

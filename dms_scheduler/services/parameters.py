@@ -32,7 +32,7 @@ from dms_scheduler.movers import (
     Symlinks,
     Verify,
 )
-from dms_scheduler.movers.ageing import AgeBy
+from dms_scheduler.movers.native.ageing import AgeBy
 from dms_scheduler.services import schemas, values
 from dms_scheduler.services.legacy import DCMP, DRM, DSYNC, Legacy, Tool, read_legacy
 from dms_scheduler.services.wording import problem_of, raise_in_plain_words

@@ -13,13 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import (
-    Compare,
-    MoveResult,
-    NativeMover,
-    PartialFailure,
-    Verify,
-)
+from dms_scheduler.movers import Compare, MoveResult, NativeMover, PartialFailure, Verify
 from dms_scheduler.movers.results import Action
 from tests.support.mover_process import until
 from tests.support.trees import content_of

@@ -32,12 +32,9 @@ from dms_scheduler.movers import (
     Refused,
     Symlinks,
     Verify,
-    batches,
-    copying,
     native,
-    parts,
-    plan,
 )
+from dms_scheduler.movers.native import batches, copying, parts, plan
 from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Totals
 from tests.stateful.tree_model import Done, Foretold, foretell
 from tests.support.trees import (

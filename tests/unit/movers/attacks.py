@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dms_scheduler.movers import (
-    PartialFailure,
-    RemoveRequest,
-)
+from dms_scheduler.movers import PartialFailure, RemoveRequest
 from tests.unit.movers.support import Place
 
 

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import (
-    MoverError,
-    Refused,
-)
-from dms_scheduler.movers.removing import remove
+from dms_scheduler.movers import MoverError, Refused
+from dms_scheduler.movers.native.removing import remove
 from tests.unit.movers.attacks import removal
 from tests.unit.movers.support import Place, Recorder, look
 from tests.unit.movers.swaps import Canary

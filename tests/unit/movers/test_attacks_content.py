@@ -11,14 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from dms_scheduler.movers import (
-    Compare,
-    MoverError,
-    PartialFailure,
-    Preserve,
-    Refused,
-    attributes,
-)
+from dms_scheduler.movers import Compare, MoverError, PartialFailure, Preserve, Refused
+from dms_scheduler.movers.native import attributes
 from tests.unit.movers.support import Place, Recorder, look
 from tests.unit.movers.swaps import SECRET, Canary, assert_not_copied
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from dms_scheduler.movers import PartialFailure, Preserve
-from dms_scheduler.movers.attributes import carry, entry, opened, place, xattrs_differ
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import Ends, FileCopier
+from dms_scheduler.movers.native.attributes import carry, entry, opened, place, xattrs_differ
+from dms_scheduler.movers.native.filecopy import Ends, FileCopier
 from tests.unit.movers.support import NOBODY, Place, as_nobody
 
 ALL = frozenset(Preserve)

@@ -24,9 +24,9 @@ from dms_scheduler.movers import (
     Preserve,
     Refused,
     Symlinks,
-    matching,
 )
 from dms_scheduler.movers.locks import Locks
+from dms_scheduler.movers.native import matching
 from dms_scheduler.movers.paths import PATH_FLAGS, root_identities
 from tests.unit.movers.forest import TREES, Folder
 from tests.unit.movers.support import Place, Recorder, as_nobody, look

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from dms_scheduler.movers.content import copy_content
-from dms_scheduler.movers.filecopy import FilePace
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.meter import Meter
+from dms_scheduler.movers.native.content import copy_content
+from dms_scheduler.movers.native.filecopy import FilePace
+from dms_scheduler.movers.native.meter import Meter
 from tests.unit.movers.support import Recorder
 
 DATA = os.urandom(300_001)

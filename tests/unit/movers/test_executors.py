@@ -26,7 +26,7 @@ from dms_scheduler.movers import (
     Verify,
     native,
 )
-from dms_scheduler.movers.executors import Lost
+from dms_scheduler.movers.native.executors import Lost
 from tests.unit.movers.support import Place, Recorder, look, temporaries
 
 MIB = 1 << 20

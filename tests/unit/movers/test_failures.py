@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import (
-    Compare,
-    MoverError,
-    NoSpace,
-    PartialFailure,
-    Verify,
-    content,
-    durable,
-)
+from dms_scheduler.movers import Compare, MoverError, NoSpace, PartialFailure, Verify, durable
+from dms_scheduler.movers.native import content
 from tests.unit.movers.support import Place, Recorder, as_nobody, look, temporaries
 
 MIB = 1 << 20

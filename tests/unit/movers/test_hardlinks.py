@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dms_scheduler.movers import Compare, MoveOptions, Overwrite, Preserve, Symlinks
-from dms_scheduler.movers.compare import judge
 from dms_scheduler.movers.errors import Cancelled, FileProblem
-from dms_scheduler.movers.hardlinks import Families, Joined, Leader, Leaders, Name, join
+from dms_scheduler.movers.native.compare import judge
+from dms_scheduler.movers.native.hardlinks import Families, Joined, Leader, Leaders, Name, join
 
 LARGE = (2**64 - 1, 2**64 - 2)
 

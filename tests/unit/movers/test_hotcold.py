@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from app.tasks import PermanentFailure
 from dms_scheduler.movers import Cancelled, PartialFailure, Refused
-from dms_scheduler.movers.ageing import AgeBy, AgeRequest, age
-from dms_scheduler.movers.ages import BUCKET_DAYS, MOST_TOP_FOLDERS, AgeClass, Ages
+from dms_scheduler.movers.native.ageing import AgeBy, AgeRequest, age
+from dms_scheduler.movers.native.ages import BUCKET_DAYS, MOST_TOP_FOLDERS, AgeClass, Ages
 from dms_scheduler.movers.results import AgeResult
 from tests.unit.movers.support import Place, Recorder, as_nobody, look
 from tests.unit.movers.tasks import TaskRecorder, handle

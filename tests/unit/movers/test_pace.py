@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dms_scheduler.movers import Phase, Progress
-from dms_scheduler.movers.content import copy_content
-from dms_scheduler.movers.crew import Crew
-from dms_scheduler.movers.filecopy import FilePace
 from dms_scheduler.movers.guard import Guard, Stopped
-from dms_scheduler.movers.meter import Meter, Reporter, Tally
-from dms_scheduler.movers.throttle import TokenBucket, chunk_size
+from dms_scheduler.movers.native.content import copy_content
+from dms_scheduler.movers.native.crew import Crew
+from dms_scheduler.movers.native.filecopy import FilePace
+from dms_scheduler.movers.native.meter import Meter, Reporter, Tally
+from dms_scheduler.movers.native.throttle import TokenBucket, chunk_size
 from tests.unit.movers.support import Recorder
 
 

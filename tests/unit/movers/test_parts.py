@@ -21,14 +21,10 @@ from dms_scheduler.movers import (
     PartialFailure,
     Preserve,
     Verify,
-    copying,
-    journal,
     native,
-    parts,
-    plan,
-    spans,
 )
-from dms_scheduler.movers.journal import SourceId
+from dms_scheduler.movers.native import copying, journal, parts, plan, spans
+from dms_scheduler.movers.native.journal import SourceId
 from dms_scheduler.movers.patterns import is_reserved, journal_name, part_name
 from tests.unit.movers.support import Place, Recorder, look
 
@@ -39,7 +35,8 @@ ROOT = Path(__file__).resolve().parents[3]
 MOVE = f"""
 import sys
 from pathlib import Path
-from dms_scheduler.movers import Verify, copying, native, parts, plan
+from dms_scheduler.movers.native import copying, parts, plan
+from dms_scheduler.movers import Verify, native
 from tests.unit.movers.support import Place
 for module in (copying, parts, plan):
     module.BIG_BYTES = {PART}

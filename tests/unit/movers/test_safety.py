@@ -11,7 +11,7 @@ import pytest
 
 from dms_scheduler.movers import MoverError, PartialFailure, Refused, split_roots
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import open_file
+from dms_scheduler.movers.native.filecopy import open_file
 from dms_scheduler.movers.paths import locate, split_path
 from tests.unit.movers.support import Place, look
 

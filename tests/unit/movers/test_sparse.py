@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dms_scheduler.movers.sparse import (
+from dms_scheduler.movers.native.sparse import (
     GRAIN,
     SparseDigest,
     copy_sparse,

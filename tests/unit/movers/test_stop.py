@@ -15,13 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dms_scheduler.movers import (
-    Cancelled,
-    LeaseLost,
-    MoverError,
-    MoveResult,
-    Progress,
-)
+from dms_scheduler.movers import Cancelled, LeaseLost, MoverError, MoveResult, Progress
 from dms_scheduler.movers.durable import Devices
 from dms_scheduler.movers.guard import Guard, Stopped
 from tests.unit.movers.support import Place, Recorder, look, temporaries

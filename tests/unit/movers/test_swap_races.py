@@ -21,7 +21,7 @@ from dms_scheduler.movers import (
     RemoveRequest,
     Verify,
 )
-from dms_scheduler.movers.ageing import AgeRequest, age
+from dms_scheduler.movers.native.ageing import AgeRequest, age
 from tests.unit.movers.support import Place, Recorder
 from tests.unit.movers.swaps import (
     Attacker,

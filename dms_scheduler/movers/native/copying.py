@@ -8,21 +8,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from dms_scheduler.movers.batches import Batch, BatchRunner, Done, Folder
-from dms_scheduler.movers.bigfiles import BigFile
-from dms_scheduler.movers.chain import Chain
-from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import MoveOptions, Preserve
 from dms_scheduler.movers.durable import Devices
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import Ends, FileCopier
-from dms_scheduler.movers.finishing import must_loosen
-from dms_scheduler.movers.handling import FileHandler, error_of
-from dms_scheduler.movers.hardlinks import Joined, Name, join
-from dms_scheduler.movers.meter import Tally
-from dms_scheduler.movers.parts import BIG_BYTES
-from dms_scheduler.movers.paths import identity, status_at
-from dms_scheduler.movers.records import (
+from dms_scheduler.movers.native.batches import Batch, BatchRunner, Done, Folder
+from dms_scheduler.movers.native.bigfiles import BigFile
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.compare import Verdict, judge
+from dms_scheduler.movers.native.filecopy import Ends, FileCopier
+from dms_scheduler.movers.native.finishing import must_loosen
+from dms_scheduler.movers.native.handling import FileHandler, error_of
+from dms_scheduler.movers.native.hardlinks import Joined, Name, join
+from dms_scheduler.movers.native.meter import Tally
+from dms_scheduler.movers.native.parts import BIG_BYTES
+from dms_scheduler.movers.native.records import (
     Failure,
     FilePlan,
     FolderPlan,
@@ -32,10 +31,11 @@ from dms_scheduler.movers.records import (
     RemovalPlan,
     child,
 )
-from dms_scheduler.movers.removal import Remover
+from dms_scheduler.movers.native.removal import Remover
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.spool import Record
+from dms_scheduler.movers.paths import identity, status_at
 from dms_scheduler.movers.results import Action, ReportEntry
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.spool import Record
 
 _MOST_UNMADE = 100_000
 _COPY = Verdict.COPY.value

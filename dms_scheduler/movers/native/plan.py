@@ -12,21 +12,19 @@ import stat
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
-from dms_scheduler.movers.compare import Verdict, judge, links_differ
 from dms_scheduler.movers.contract import MoveOptions, MoveRequest, Overwrite
 from dms_scheduler.movers.durable import Devices
-from dms_scheduler.movers.endpoints import Source, Target
 from dms_scheduler.movers.errors import FileProblem, Refused
-from dms_scheduler.movers.filecopy import Ends, link_at
-from dms_scheduler.movers.finishing import folder_differs, must_loosen
-from dms_scheduler.movers.handling import FileHandler, look_at_xattrs
-from dms_scheduler.movers.hardlinks import Families
-from dms_scheduler.movers.leftovers import Leftovers
-from dms_scheduler.movers.meter import Tally
-from dms_scheduler.movers.parts import BIG_BYTES
-from dms_scheduler.movers.paths import identity, status_at
-from dms_scheduler.movers.patterns import Filters, journal_name, part_name
-from dms_scheduler.movers.records import (
+from dms_scheduler.movers.native.compare import Verdict, judge, links_differ
+from dms_scheduler.movers.native.endpoints import Source, Target
+from dms_scheduler.movers.native.filecopy import Ends, link_at
+from dms_scheduler.movers.native.finishing import folder_differs, must_loosen
+from dms_scheduler.movers.native.handling import FileHandler, look_at_xattrs
+from dms_scheduler.movers.native.hardlinks import Families
+from dms_scheduler.movers.native.leftovers import Leftovers
+from dms_scheduler.movers.native.meter import Tally
+from dms_scheduler.movers.native.parts import BIG_BYTES
+from dms_scheduler.movers.native.records import (
     FilePlan,
     FinishPlan,
     FolderPlan,
@@ -36,11 +34,13 @@ from dms_scheduler.movers.records import (
     RemovalPlan,
     child,
 )
-from dms_scheduler.movers.removal import RemovalPlanner
+from dms_scheduler.movers.native.removal import RemovalPlanner
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.spool import Spool
+from dms_scheduler.movers.native.tree import Folder, Item, Opener, Visit, open_below, walk
+from dms_scheduler.movers.paths import identity, status_at
+from dms_scheduler.movers.patterns import Filters, journal_name, part_name
 from dms_scheduler.movers.results import MAX_FAILED_PATHS, Action, ReportEntry, Totals
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.spool import Spool
-from dms_scheduler.movers.tree import Folder, Item, Opener, Visit, open_below, walk
 
 _EXPECT_EVERY = 256
 _COPY, _CHECK, _FILES, _BYTES = Verdict.COPY, Verdict.CHECK, Tally.FILES, Tally.BYTES

@@ -8,13 +8,13 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dms_scheduler.movers import attributes
-from dms_scheduler.movers.chain import Chain
-from dms_scheduler.movers.compare import mode_of, owner_of
 from dms_scheduler.movers.contract import Fsync, MoveOptions, Preserve
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.records import FinishPlan
-from dms_scheduler.movers.session import Session
+from dms_scheduler.movers.native import attributes
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.compare import mode_of, owner_of
+from dms_scheduler.movers.native.records import FinishPlan
+from dms_scheduler.movers.native.session import Session
 
 
 class Finisher:

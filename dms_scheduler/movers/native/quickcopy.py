@@ -11,21 +11,21 @@ import stat
 import time
 from contextlib import suppress
 
-from dms_scheduler.movers import content
-from dms_scheduler.movers.compare import mode_of
 from dms_scheduler.movers.contract import Fsync, MoveRequest, Overwrite, Preserve, Verify
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import (
+from dms_scheduler.movers.guard import Brake
+from dms_scheduler.movers.native import content
+from dms_scheduler.movers.native.compare import mode_of
+from dms_scheduler.movers.native.filecopy import (
     NEW_FILE,
     READ_FILE,
     Ends,
     TemporaryNames,
     changed,
 )
-from dms_scheduler.movers.guard import Brake
-from dms_scheduler.movers.meter import Ledger, Tally
-from dms_scheduler.movers.records import FilePlan, child
-from dms_scheduler.movers.throttle import TokenBucket
+from dms_scheduler.movers.native.meter import Ledger, Tally
+from dms_scheduler.movers.native.records import FilePlan, child
+from dms_scheduler.movers.native.throttle import TokenBucket
 
 SMALL_BYTES = 64 << 10
 _TELL_SECONDS = 0.02

@@ -12,8 +12,6 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-from dms_scheduler.movers import attributes
-from dms_scheduler.movers.content import copy_content, digest_from_storage, digest_of
 from dms_scheduler.movers.contract import (
     Compare,
     Fsync,
@@ -25,18 +23,20 @@ from dms_scheduler.movers.contract import (
 )
 from dms_scheduler.movers.errors import FileProblem
 from dms_scheduler.movers.guard import Brake
-from dms_scheduler.movers.meter import Ledger
-from dms_scheduler.movers.oserrors import classify
-from dms_scheduler.movers.paths import status_at
-from dms_scheduler.movers.patterns import temporary_name
-from dms_scheduler.movers.sparse import (
+from dms_scheduler.movers.native import attributes
+from dms_scheduler.movers.native.content import copy_content, digest_from_storage, digest_of
+from dms_scheduler.movers.native.meter import Ledger
+from dms_scheduler.movers.native.sparse import (
     copy_with_holes,
     has_holes,
     sparse_digest,
     sparse_digest_from_storage,
 )
-from dms_scheduler.movers.throttle import TokenBucket, chunk_size
-from dms_scheduler.movers.tree import Item
+from dms_scheduler.movers.native.throttle import TokenBucket, chunk_size
+from dms_scheduler.movers.native.tree import Item
+from dms_scheduler.movers.oserrors import classify
+from dms_scheduler.movers.paths import status_at
+from dms_scheduler.movers.patterns import temporary_name
 
 # Not blocking: the file may have become a FIFO since it was listed.
 READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 from dms_scheduler.movers.contract import Compare, MoveOptions, Preserve, Symlinks
 from dms_scheduler.movers.guard import Guard
+from dms_scheduler.movers.native.tree import Folder, Item, Opener, Visit, walk
 from dms_scheduler.movers.paths import READ_DIRECTORY, status_at
 from dms_scheduler.movers.patterns import Filters
 from dms_scheduler.movers.results import Action
-from dms_scheduler.movers.tree import Folder, Item, Opener, Visit, walk
 
 
 class Pair(NamedTuple):

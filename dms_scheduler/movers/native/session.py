@@ -13,7 +13,7 @@ from dms_scheduler.movers.errors import (
     RunnerLost,
 )
 from dms_scheduler.movers.guard import Guard, Stopped
-from dms_scheduler.movers.meter import Meter
+from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.oserrors import as_mover_error, classify, reason_of
 from dms_scheduler.movers.results import Action, MoveOutcome, ReportEntry, readable
 

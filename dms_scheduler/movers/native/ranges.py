@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.sparse import next_data
-from dms_scheduler.movers.throttle import TokenBucket, chunk_size
+from dms_scheduler.movers.native.sparse import next_data
+from dms_scheduler.movers.native.throttle import TokenBucket, chunk_size
 
 
 class ReadLimit:

@@ -18,9 +18,9 @@ from enum import Enum, auto
 from tempfile import gettempdir
 from typing import NamedTuple
 
-from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import Compare, MoveOptions, Overwrite, Preserve, Symlinks
 from dms_scheduler.movers.errors import FileProblem, MoverError
+from dms_scheduler.movers.native.compare import Verdict, judge
 from dms_scheduler.movers.paths import identity, status_at
 
 _IN_MEMORY = 20_000

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from dms_scheduler.movers.guard import Stopped
-from dms_scheduler.movers.meter import Meter, Tally
+from dms_scheduler.movers.native.meter import Meter, Tally
+from dms_scheduler.movers.native.throttle import STATE_FIELDS, TokenBucket
 from dms_scheduler.movers.results import ActiveFile
-from dms_scheduler.movers.throttle import STATE_FIELDS, TokenBucket
 
 _HEAD = 16  # numbers: stop, deadline, and the limit's
 _SLOT = 128  # numbers: the counts, then the path of the file that is worked on

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.native.records import Identity
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity
-from dms_scheduler.movers.records import Identity
 
 
 class Chain:

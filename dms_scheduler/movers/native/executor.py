@@ -14,17 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dms_scheduler.movers.batches import Batch, BatchRunner, Done
-from dms_scheduler.movers.bigfiles import StepRunner
-from dms_scheduler.movers.board import Board, SharedBrake
-from dms_scheduler.movers.chain import Chain
-from dms_scheduler.movers.channel import Message, Unpacker, packed, read_some, write_whole
 from dms_scheduler.movers.contract import MoveRequest, Preserve
-from dms_scheduler.movers.filecopy import TemporaryNames
 from dms_scheduler.movers.guard import Stopped
-from dms_scheduler.movers.handling import make_handler
-from dms_scheduler.movers.parts import PartCopier
-from dms_scheduler.movers.records import Failure, Outcome
+from dms_scheduler.movers.native.batches import Batch, BatchRunner, Done
+from dms_scheduler.movers.native.bigfiles import StepRunner
+from dms_scheduler.movers.native.board import Board, SharedBrake
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.channel import Message, Unpacker, packed, read_some, write_whole
+from dms_scheduler.movers.native.filecopy import TemporaryNames
+from dms_scheduler.movers.native.handling import make_handler
+from dms_scheduler.movers.native.parts import PartCopier
+from dms_scheduler.movers.native.records import Failure, Outcome
 
 _PR_SET_PDEATHSIG = 1
 _FAILED = "failed"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import Ends
-from dms_scheduler.movers.handling import FileHandler, failure_of, is_fatal
-from dms_scheduler.movers.records import Failure, FilePlan, Identity, Outcome
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.filecopy import Ends
+from dms_scheduler.movers.native.handling import FileHandler, failure_of, is_fatal
+from dms_scheduler.movers.native.records import Failure, FilePlan, Identity, Outcome
 
 _MOST_FILES = 128
 _MOST_BYTES = 8 << 20

@@ -11,30 +11,30 @@ import os
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing, contextmanager
 
-from dms_scheduler.movers import checking, removing
-from dms_scheduler.movers.batches import BatchRunner
-from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.contract import Control, Fsync, MoveRequest, RemoveRequest, Verify
-from dms_scheduler.movers.copying import Copying, Hands, OwnHands
 from dms_scheduler.movers.durable import Devices
-from dms_scheduler.movers.endpoints import Source, Target, open_source, open_target
 from dms_scheduler.movers.errors import Refused
-from dms_scheduler.movers.executors import Executors
-from dms_scheduler.movers.filecopy import TemporaryNames
-from dms_scheduler.movers.finishing import Finisher
-from dms_scheduler.movers.handling import make_handler
 from dms_scheduler.movers.locks import Locks
-from dms_scheduler.movers.meter import Reporter
+from dms_scheduler.movers.native import checking, removing
+from dms_scheduler.movers.native.batches import BatchRunner
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.copying import Copying, Hands, OwnHands
+from dms_scheduler.movers.native.endpoints import Source, Target, open_source, open_target
+from dms_scheduler.movers.native.executors import Executors
+from dms_scheduler.movers.native.filecopy import TemporaryNames
+from dms_scheduler.movers.native.finishing import Finisher
+from dms_scheduler.movers.native.handling import make_handler
+from dms_scheduler.movers.native.meter import Reporter
+from dms_scheduler.movers.native.plan import Plan, Planner
+from dms_scheduler.movers.native.recheck import Recheck
+from dms_scheduler.movers.native.records import FinishPlan, HardlinkPlan, RemovalPlan
+from dms_scheduler.movers.native.removal import Backup, Remover
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.throttle import LiveBucket
+from dms_scheduler.movers.native.tree import Item, Opener, Visit, walk
 from dms_scheduler.movers.paths import identity, locate, root_identities
 from dms_scheduler.movers.patterns import Filters
-from dms_scheduler.movers.plan import Plan, Planner
-from dms_scheduler.movers.recheck import Recheck
-from dms_scheduler.movers.records import FinishPlan, HardlinkPlan, RemovalPlan
-from dms_scheduler.movers.removal import Backup, Remover
 from dms_scheduler.movers.results import CheckResult, MovePlan, MoveResult, Phase
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.throttle import LiveBucket
-from dms_scheduler.movers.tree import Item, Opener, Visit, walk
 
 ENGINE = "native"
 VERSION = "2"

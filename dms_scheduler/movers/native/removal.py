@@ -9,16 +9,16 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 from dms_scheduler.movers.above import mount_id
-from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.contract import MoveRequest, RemoveRequest
 from dms_scheduler.movers.errors import Refused
-from dms_scheduler.movers.meter import Tally
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.meter import Tally
+from dms_scheduler.movers.native.records import Identity, RemovalPlan, child
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.tree import MAX_DEPTH
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity, status_at
 from dms_scheduler.movers.patterns import BACKUP_NAME, Filters
-from dms_scheduler.movers.records import Identity, RemovalPlan, child
 from dms_scheduler.movers.results import Action, ReportEntry
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.tree import MAX_DEPTH
 
 Fail = Callable[[str, OSError], None]
 

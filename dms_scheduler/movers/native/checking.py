@@ -9,14 +9,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from dms_scheduler.movers.contract import Compare, Control, MoveOptions, MoveRequest
-from dms_scheduler.movers.endpoints import Source, Target, open_source, open_target
 from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.locks import Locks
-from dms_scheduler.movers.matching import Matcher
-from dms_scheduler.movers.meter import Reporter, Tally
+from dms_scheduler.movers.native.endpoints import Source, Target, open_source, open_target
+from dms_scheduler.movers.native.matching import Matcher
+from dms_scheduler.movers.native.meter import Reporter, Tally
+from dms_scheduler.movers.native.ranges import ReadLimit
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.sides import Pair, Sides, Teller
+from dms_scheduler.movers.native.throttle import LiveBucket
+from dms_scheduler.movers.native.tree import Folder, Item
 from dms_scheduler.movers.paths import locate, root_identities
 from dms_scheduler.movers.patterns import Filters
-from dms_scheduler.movers.ranges import ReadLimit
 from dms_scheduler.movers.results import (
     MAX_FAILED_PATHS,
     Action,
@@ -25,10 +29,6 @@ from dms_scheduler.movers.results import (
     Phase,
     ReportEntry,
 )
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.sides import Pair, Sides, Teller
-from dms_scheduler.movers.throttle import LiveBucket
-from dms_scheduler.movers.tree import Folder, Item
 
 ENGINE = "native"
 VERSION = "1"

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from dms_scheduler.movers.ages import AgeClass, Ages
 from dms_scheduler.movers.contract import Control
-from dms_scheduler.movers.endpoints import Source, open_source
 from dms_scheduler.movers.errors import Refused
-from dms_scheduler.movers.meter import Reporter, Tally
+from dms_scheduler.movers.native.ages import AgeClass, Ages
+from dms_scheduler.movers.native.endpoints import Source, open_source
+from dms_scheduler.movers.native.meter import Reporter, Tally
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.tree import Folder, Item, Opener, Visit, walk
 from dms_scheduler.movers.paths import locate
 from dms_scheduler.movers.patterns import Filters
 from dms_scheduler.movers.results import Action, AgeResult, ReportEntry
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.tree import Folder, Item, Opener, Visit, walk
 
 ENGINE = "native"
 VERSION = "1"

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from dms_scheduler.movers.compare import Verdict, judge
 from dms_scheduler.movers.contract import Compare, MoveOptions, Overwrite
-from dms_scheduler.movers.crew import Crew
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import FileCopier
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.meter import Meter, Tally
+from dms_scheduler.movers.native.compare import Verdict, judge
+from dms_scheduler.movers.native.crew import Crew
+from dms_scheduler.movers.native.filecopy import FileCopier
+from dms_scheduler.movers.native.meter import Meter, Tally
+from dms_scheduler.movers.native.tree import Folder, Item, open_below
 from dms_scheduler.movers.paths import status_at
-from dms_scheduler.movers.tree import Folder, Item, open_below
 
 _MISMATCH = (
     "the destination differs from the source although the copy is complete; "

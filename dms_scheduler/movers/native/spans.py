@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import xxhash
 
-from dms_scheduler.movers.content import Copied, Pace
+from dms_scheduler.movers.native.content import Copied, Pace
 
 _BUFFER_BYTES = 256 << 10
 _WRITE_OUT_BYTES = 8 << 20

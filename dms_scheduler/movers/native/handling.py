@@ -6,19 +6,19 @@ import os
 import stat
 from dataclasses import replace
 
-from dms_scheduler.movers import attributes
-from dms_scheduler.movers.compare import Verdict, judge, settled
 from dms_scheduler.movers.contract import Compare, MoveOptions, MoveRequest, Overwrite, Preserve
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import Ends, FileCopier, TemporaryNames
 from dms_scheduler.movers.guard import Brake
-from dms_scheduler.movers.meter import Ledger, Tally
+from dms_scheduler.movers.native import attributes
+from dms_scheduler.movers.native.compare import Verdict, judge, settled
+from dms_scheduler.movers.native.filecopy import Ends, FileCopier, TemporaryNames
+from dms_scheduler.movers.native.meter import Ledger, Tally
+from dms_scheduler.movers.native.quickcopy import SMALL_BYTES, QuickCopier
+from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome, child
+from dms_scheduler.movers.native.throttle import TokenBucket
 from dms_scheduler.movers.oserrors import classify, reason_of
 from dms_scheduler.movers.paths import status_at
-from dms_scheduler.movers.quickcopy import SMALL_BYTES, QuickCopier
-from dms_scheduler.movers.records import Failure, FilePlan, Outcome, child
 from dms_scheduler.movers.results import Action
-from dms_scheduler.movers.throttle import TokenBucket
 
 _COPY, _LINK, _UPDATE = Verdict.COPY.value, Verdict.LINK.value, Verdict.UPDATE.value
 _NOTHING = Outcome("", None)

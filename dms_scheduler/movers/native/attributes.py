@@ -15,9 +15,9 @@ import os
 import stat
 from typing import NamedTuple
 
-from dms_scheduler.movers.compare import mode_of, owner_of
 from dms_scheduler.movers.contract import Preserve
 from dms_scheduler.movers.errors import FileProblem
+from dms_scheduler.movers.native.compare import mode_of, owner_of
 
 Preserved = frozenset[Preserve]
 

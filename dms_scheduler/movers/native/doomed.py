@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol, Self
 
 from dms_scheduler.movers.above import mount_id
 from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.native.tree import MAX_DEPTH
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity, status_at
 from dms_scheduler.movers.patterns import Filters
-from dms_scheduler.movers.tree import MAX_DEPTH
 
 Mark = tuple[int, int]
 Fail = Callable[[str, OSError], None]

@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dms_scheduler.movers.contract import MoveOptions
-from dms_scheduler.movers.crew import Crew
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import open_file
-from dms_scheduler.movers.ranges import ReadLimit, fingerprint, same_range
-from dms_scheduler.movers.session import Session
-from dms_scheduler.movers.sides import Pair
-from dms_scheduler.movers.tree import Folder
+from dms_scheduler.movers.native.crew import Crew
+from dms_scheduler.movers.native.filecopy import open_file
+from dms_scheduler.movers.native.ranges import ReadLimit, fingerprint, same_range
+from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.sides import Pair
+from dms_scheduler.movers.native.tree import Folder
 
 PART_BYTES = 64 << 20
 """A larger file is compared in parts of this size, by all threads at once."""

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dms_scheduler.movers.batches import Folder
-from dms_scheduler.movers.chain import Chain
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import Ends, may_pass, retry_pause
-from dms_scheduler.movers.handling import error_of, failure_of
-from dms_scheduler.movers.journal import SourceId
-from dms_scheduler.movers.parts import Begun, Layout, PartCopier
-from dms_scheduler.movers.records import Failure, FilePlan, Outcome
+from dms_scheduler.movers.native.batches import Folder
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.filecopy import Ends, may_pass, retry_pause
+from dms_scheduler.movers.native.handling import error_of, failure_of
+from dms_scheduler.movers.native.journal import SourceId
+from dms_scheduler.movers.native.parts import Begun, Layout, PartCopier
+from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome
 
 _BEGIN, _PART, _END = "begin", "part", "end"
 _FAILED = "failed"

@@ -12,19 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dms_scheduler.movers.batches import Batch, Done, Folder
-from dms_scheduler.movers.bigfiles import BigFile, BigFiles, Step
-from dms_scheduler.movers.board import Board
-from dms_scheduler.movers.chain import Chain
-from dms_scheduler.movers.channel import Message, Unpacker, packed, read_some
 from dms_scheduler.movers.contract import Control, MoveRequest
 from dms_scheduler.movers.errors import FileProblem, MoverError
-from dms_scheduler.movers.executor import Setup, executor_main, read_done
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.meter import Meter
-from dms_scheduler.movers.parts import discard
+from dms_scheduler.movers.native.batches import Batch, Done, Folder
+from dms_scheduler.movers.native.bigfiles import BigFile, BigFiles, Step
+from dms_scheduler.movers.native.board import Board
+from dms_scheduler.movers.native.chain import Chain
+from dms_scheduler.movers.native.channel import Message, Unpacker, packed, read_some
+from dms_scheduler.movers.native.executor import Setup, executor_main, read_done
+from dms_scheduler.movers.native.meter import Meter
+from dms_scheduler.movers.native.parts import discard
+from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome
 from dms_scheduler.movers.patterns import temporary_name
-from dms_scheduler.movers.records import Failure, FilePlan, Outcome
 from dms_scheduler.movers.results import ActiveFile
 
 _TURN_SECONDS = 0.03

@@ -11,19 +11,25 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from dms_scheduler.movers import journal
-from dms_scheduler.movers.content import clone, digest_range
 from dms_scheduler.movers.contract import Fsync, MoveOptions, MoveRequest, Preserve, Verify
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.filecopy import NEW_FILE, Ends, FileCopier, FilePace, open_with_status
 from dms_scheduler.movers.guard import Brake
-from dms_scheduler.movers.journal import NO_DIGEST, SourceId, may_be_ours
-from dms_scheduler.movers.meter import Ledger, Tally
+from dms_scheduler.movers.native import journal
+from dms_scheduler.movers.native.content import clone, digest_range
+from dms_scheduler.movers.native.filecopy import (
+    NEW_FILE,
+    Ends,
+    FileCopier,
+    FilePace,
+    open_with_status,
+)
+from dms_scheduler.movers.native.journal import NO_DIGEST, SourceId, may_be_ours
+from dms_scheduler.movers.native.meter import Ledger, Tally
+from dms_scheduler.movers.native.records import FilePlan, Outcome, child
+from dms_scheduler.movers.native.spans import copy_range, write_back
+from dms_scheduler.movers.native.sparse import copy_sparse, has_holes, sparse_digest
 from dms_scheduler.movers.patterns import journal_name, part_name
-from dms_scheduler.movers.records import FilePlan, Outcome, child
 from dms_scheduler.movers.results import Action
-from dms_scheduler.movers.spans import copy_range, write_back
-from dms_scheduler.movers.sparse import copy_sparse, has_holes, sparse_digest
 
 BIG_BYTES = 128 << 20
 """From this size on a file is copied in parts."""

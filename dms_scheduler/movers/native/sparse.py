@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from dms_scheduler.movers.content import Copied, Pace, clone
+from dms_scheduler.movers.native.content import Copied, Pace, clone
 
 GRAIN = 4096
 _ZEROS = bytes(GRAIN)

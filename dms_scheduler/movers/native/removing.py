@@ -9,10 +9,12 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from dms_scheduler.movers.contract import Control, RemoveRequest
-from dms_scheduler.movers.doomed import Doomed, Fail, Mark, Protected, Walk, open_same
 from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.locks import Locks
-from dms_scheduler.movers.meter import Reporter, Tally
+from dms_scheduler.movers.native.doomed import Doomed, Fail, Mark, Protected, Walk, open_same
+from dms_scheduler.movers.native.meter import Reporter, Tally
+from dms_scheduler.movers.native.removal import Backup
+from dms_scheduler.movers.native.session import Session
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
     PATH_FLAGS,
@@ -25,7 +27,6 @@ from dms_scheduler.movers.paths import (
     status_at,
 )
 from dms_scheduler.movers.patterns import BACKUP_NAME, Filters
-from dms_scheduler.movers.removal import Backup
 from dms_scheduler.movers.results import (
     MAX_FAILED_PATHS,
     Action,
@@ -35,7 +36,6 @@ from dms_scheduler.movers.results import (
     ReportEntry,
     Totals,
 )
-from dms_scheduler.movers.session import Session
 
 ENGINE = "native"
 VERSION = "1"
