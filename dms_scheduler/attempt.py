@@ -191,7 +191,8 @@ class Attempt:
         await _either(job.task, self._stopped, self._definition.options.timeout_seconds)
         if not job.task.done():
             self.ask(Stop.TIMEOUT)
-            job.stop(STOP_REASONS[self._stop or Stop.TIMEOUT])
+            why = self._stop or Stop.TIMEOUT
+            job.stop(STOP_REASONS[why], ends_task=why is Stop.CANCEL)
             await _either(job.task, self._lost, self._grace)
         if not job.task.done():
             if self._stop is not Stop.FENCED:

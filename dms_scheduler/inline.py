@@ -33,6 +33,7 @@ class InlineControl:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._reason: str | None = None
+        self._ends_task = True
         self.deadline_monotonic = deadline
         self.adjusted: Mapping[str, Any] = view.adjusted
 
@@ -44,7 +45,7 @@ class InlineControl:
     def check(self) -> None:
         """Raise TaskCancelled or LeaseLost when the handler must stop."""
         if self._reason is not None:
-            raise TaskCancelled(self._reason)
+            raise TaskCancelled(self._reason, ends_task=self._ends_task)
         if time.monotonic() >= self.deadline_monotonic:
             raise LeaseLost("this worker could not renew the task's lease in time")
 
@@ -74,9 +75,9 @@ class InlineControl:
         """Return when the whole report has been handed over; later lines are nobody's."""
         await in_own_thread(Reporter.close, self._reporter)
 
-    def cancel(self, reason: str) -> None:
+    def cancel(self, reason: str, *, ends_task: bool) -> None:
         """Ask for the end."""
-        self._reason = reason
+        self._reason, self._ends_task = reason, ends_task
 
     def _hand_over(self, block: Block) -> None:
         """In the reporter's thread: wait until the worker has room for the next one."""
@@ -128,9 +129,9 @@ class InlineJob:
         """Tell the handler what somebody changed about its task."""
         self._control.adjusted = values
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, ends_task: bool = True) -> None:
         """Cancel a coroutine; a function in a thread sees it at its next check()."""
-        self._control.cancel(reason)
+        self._control.cancel(reason, ends_task=ends_task)
         if self._definition.is_async:
             self._task.cancel()
 

@@ -28,8 +28,8 @@ class Job(Protocol):
         """Tell the handler what somebody changed about its task."""
         ...
 
-    def stop(self, reason: str) -> None:
-        """Ask the handler to end."""
+    def stop(self, reason: str, *, ends_task: bool = True) -> None:
+        """Ask the handler to end; `ends_task` says that no other attempt will follow."""
         ...
 
     async def kill(self) -> None:
@@ -63,9 +63,9 @@ class ChildJob:
         """Tell the child what somebody changed about its task."""
         self._child.adjust(values)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, ends_task: bool = True) -> None:
         """Ask the handler to end, and everything that it started."""
-        self._child.stop(reason)
+        self._child.stop(reason, ends_task=ends_task)
 
     async def kill(self) -> None:
         """Kill every process of it, and return when they are gone and the outcome is known."""

@@ -36,6 +36,7 @@ from dms_scheduler.report import Block, Reporter
 from dms_scheduler.shown import ShownProgress
 
 _PROGRESS_SECONDS = 0.2
+_TOLD_SECONDS = 0.5
 
 
 class Control:
@@ -50,6 +51,8 @@ class Control:
         self._shown = ShownProgress(self.log)
         self._reason: str | None = None
         self._cancelled = False
+        self._ends_task = False
+        self._told = threading.Event()
         self._watchers: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self.deadline_monotonic = deadline
@@ -62,7 +65,11 @@ class Control:
     def check(self) -> None:
         """Raise TaskCancelled or LeaseLost when the handler must stop."""
         if self._cancelled:
-            raise TaskCancelled(self._reason or "the task was told to stop")
+            # SIGTERM may overtake the message that says why.
+            if not self._told.wait(_TOLD_SECONDS):
+                self._told.set()
+            reason = self._reason or "the task was told to stop"
+            raise TaskCancelled(reason, ends_task=self._ends_task)
         if time.monotonic() >= self.deadline_monotonic:
             raise LeaseLost(
                 "this worker could not renew the task's lease in time, so another one may run the "
@@ -127,9 +134,10 @@ class Control:
         """What a signal handler may do: set the flag, take no lock."""
         self._cancelled = True
 
-    def cancel(self, reason: str | None) -> None:
+    def cancel(self, reason: str | None, *, ends_task: bool) -> None:
         """Set the flag and wake whoever waits for it."""
-        self._reason = reason
+        self._reason, self._ends_task = reason, ends_task
+        self._told.set()
         with self._lock:
             self._cancelled = True
             watchers, self._watchers = self._watchers, []
@@ -220,7 +228,7 @@ class Link:
         elif message["kind"] == "adjust" and control is not None:
             control.adjust(message["values"])
         elif message["kind"] == "cancel" and control is not None:
-            control.cancel(message.get("reason"))
+            control.cancel(message["reason"], ends_task=message["ends_task"])
 
 
 def main(arguments: list[str]) -> int:

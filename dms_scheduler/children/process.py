@@ -160,10 +160,10 @@ class Child:
         """Tell the job what somebody changed about its task: all that holds now."""
         self._send({"kind": "adjust", "values": values})
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, ends_task: bool = True) -> None:
         """Ask the job to end: a message to the handler, SIGTERM to every process of it."""
         self._told_to_stop = True
-        self._send({"kind": "cancel", "reason": reason})
+        self._send({"kind": "cancel", "reason": reason, "ends_task": ends_task})
         self._order(keeper.STOP)
 
     async def end(self) -> None:

@@ -2,7 +2,7 @@
 
 To the child:   {"kind": "setup", "modules", "entry_points", "sys_path", "memory_bytes"}
                 {"kind": "run", "task": <TaskView>, "deadline": <monotonic seconds>}
-                {"kind": "deadline", "at"}   {"kind": "cancel", "reason"}
+                {"kind": "deadline", "at"}   {"kind": "cancel", "reason", "ends_task"}
                 {"kind": "adjust", "values"}
 From the child: {"kind": "ready", "pid"}   {"kind": "broken", "error"}
                 {"kind": "log", "message"}   {"kind": "progress", "values", "advanced"}

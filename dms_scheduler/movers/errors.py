@@ -53,6 +53,13 @@ class LeaseLost(MoverError):
     retryable = True
 
 
+class Interrupted(MoverError):
+    """This attempt has to stop, and another one will go on: what helps it is kept."""
+
+    error_class = "interrupted"
+    retryable = True
+
+
 class DeadlineExceeded(MoverError):
     """The task's own deadline passed."""
 

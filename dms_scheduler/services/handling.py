@@ -8,11 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.tasks import PermanentFailure, RetryLater, Task, TaskControl, current_control
+from app.tasks import LeaseLost as TaskLeaseLost
+from app.tasks import (
+    PermanentFailure,
+    RetryLater,
+    Task,
+    TaskCancelled,
+    TaskControl,
+    current_control,
+)
 from dms_scheduler.movers import (
     Busy,
     Control,
     DeadlineExceeded,
+    Interrupted,
+    LeaseLost,
     Mover,
     MoverError,
     NativeMover,
@@ -48,7 +58,14 @@ class TaskMoveControl:
 
     def check(self) -> None:
         """Raise when the mover must stop."""
-        self._control.check()
+        try:
+            self._control.check()
+        except TaskCancelled as error:
+            if error.ends_task:
+                raise
+            raise Interrupted(str(error)) from error
+        except TaskLeaseLost as error:
+            raise LeaseLost(str(error)) from error
         if self._end is not None and time.monotonic() >= self._end:
             message = "the deadline passed; what was finished stays, a new task goes on from there"
             raise DeadlineExceeded(message)
@@ -83,6 +100,7 @@ def run_handler(task: Task[Any], work: Callable[[Attempt], Result]) -> Result:
 
     Raises:
         PermanentFailure, RetryLater: the mover's error, with what had been done as data.
+        TaskCancelled, LeaseLost: the runner said so.
 
     """
     parameters: Parameters = task.payload
@@ -91,6 +109,11 @@ def run_handler(task: Task[Any], work: Callable[[Attempt], Result]) -> Result:
         for note in parameters.notes():
             control.log(note)
         return work(Attempt(task.id, task.epoch, allowed_roots(os.environ), control))
+    except Interrupted as error:
+        # What the runner said comes back to it as it was: it knows what becomes of the task.
+        raise TaskCancelled(str(error), ends_task=False) from error
+    except LeaseLost as error:
+        raise TaskLeaseLost(str(error)) from error
     except MoverError as error:
         raise as_task_failure(error) from error
 

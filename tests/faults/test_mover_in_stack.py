@@ -98,8 +98,9 @@ def test_a_cancelled_mover_leaves_no_executor_behind(stack: Stack, tree: Path) -
     assert not list(tree.parent.glob("dst/**/.dms-*"))
 
 
-def test_a_big_file_goes_on_after_its_worker_was_killed(stack: Stack) -> None:
-    tree = stack.roots[0] / "big/src"
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_big_file_goes_on_after_its_worker_went(stack: Stack, how: signal.Signals) -> None:
+    tree = stack.roots[0] / f"big-{how.name}/src"
     tree.mkdir(parents=True)
     block = content_of(MIB, 1)
     with (tree / "file").open("wb") as file:
@@ -112,7 +113,10 @@ def test_a_big_file_goes_on_after_its_worker_was_killed(stack: Stack) -> None:
         return any(each.read_bytes().count(b"\n") >= 2 for each in found)
 
     eventually(part_done, what="a part is done")
-    stack.kill("worker", signal.SIGKILL)
+    if how is signal.SIGKILL:
+        stack.kill("worker", how)
+    else:
+        stack.stop("worker")
     stack.start("worker")
     task = assert_whole(stack, tree, task_id)
     assert task["epoch"] >= 2

@@ -61,7 +61,14 @@ class RetryLater(TasksError):
 
 
 class TaskCancelled(TasksError):
-    """Raised by `check()`: somebody cancelled the task, or it ran out of time. Clean up, leave."""
+    """Raised by `check()`: somebody cancelled the task, or it ran out of time. Clean up, leave.
+
+    `ends_task` is False when another attempt will go on: then what helps it may stay.
+    """
+
+    def __init__(self, message: str, *, ends_task: bool = True) -> None:
+        super().__init__(message)
+        self.ends_task = ends_task
 
 
 class LeaseLost(TasksError):

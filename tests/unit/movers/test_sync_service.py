@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.tasks import PermanentFailure, RetryLater
+from app.tasks import LeaseLost, PermanentFailure, RetryLater, TaskCancelled
 from dms_scheduler.movers import NativeMover
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.paths import PATH_FLAGS, root_identities
@@ -166,3 +166,28 @@ def test_a_remote_that_nobody_set_up_is_refused(
     monkeypatch.delenv("DMS_RCLONE_CONFIG", raising=False)
     with pytest.raises(PermanentFailure, match="DMS_RCLONE_CONFIG"):
         handle("sync", src="s3:bucket/a", dst=str(place.dst))
+
+
+class Stopper(TaskRecorder):
+    """A runner that stops the mover at its second question."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+        self._asked = 0
+
+    def check(self) -> None:
+        self._asked += 1
+        if self._asked > 1:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TaskCancelled("enough"), TaskCancelled("drain", ends_task=False), LeaseLost("nobody answers")],
+)
+def test_what_the_runner_says_comes_back_as_it_was(place: Place, error: Exception) -> None:
+    place.write("src/file")
+    with pytest.raises(type(error), match=str(error)) as caught:
+        move(place, Stopper(error))
+    assert getattr(caught.value, "ends_task", None) == getattr(error, "ends_task", None)
