@@ -289,9 +289,8 @@ def test_the_public_face() -> None:
         "InvalidRequestError", "JsonObject", "LeaseHeldError", "LogPage", "Paging",
         "ScheduleConflictError", "ScheduleExistsError", "ScheduleNotFoundError",
         "ScheduleUnreadableError", "ServiceDrainingError", "StoreUnavailableError", "TaskCounts",
-        "TaskNotFoundError",
-        "TaskPage", "TaskRecord", "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError",
-        "TaskStatus", "TransitionError",
+        "TaskEndedError", "TaskNotFoundError", "TaskPage", "TaskRecord", "TaskReport",
+        "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError", "TaskStatus", "TransitionError",
     }  # fmt: skip
     assert all(getattr(task_state, name) for name in task_state.__all__)
 

@@ -26,6 +26,7 @@ from dms_scheduler.movers import (
 )
 from dms_scheduler.movers.rclone import RcloneMover, RcloneSettings
 from tests.contract.rclone_place import KINDS, Scene, contents, lines
+from tests.support.processes import command_of
 from tests.support.remotes import KEY_ID, PASSWORD, SECRET_KEY, Remotes, free_port, remotes, section
 from tests.unit.movers.support import Recorder
 from tests.unit.movers.swaps import exchanging
@@ -40,7 +41,7 @@ def own_rclones() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children(recursive=True)
-        if process.is_running() and "rcd" in process.cmdline()
+        if "rcd" in command_of(process)
     ]
 
 

@@ -248,6 +248,8 @@ class Copying:
         source_fd = self._source.open(plan.folder)
         status = os.stat(plan.name, dir_fd=source_fd, follow_symlinks=False)
         above, _, leader = plan.leader.rpartition("/")
+        self._require_same_source(above, leader, status)
+        source_fd = self._source.open(plan.folder)
         leader_fd = os.dup(self._target.open(above))
         try:
             target_fd = self._target.open(plan.folder)
@@ -267,6 +269,16 @@ class Copying:
         self._session.meter.add(Tally.HARDLINKS if made is Joined.MADE else Tally.SKIPPED)
         if made is Joined.MADE:
             self._session.report(ReportEntry(action=Action.HARDLINK, path=path, size=plan.size))
+
+    def _require_same_source(self, folder: str, leader: str, status: os.stat_result) -> None:
+        """Refuse a name that is another file than its leader by now; the names of both ends are
+        the same, as a single file has no leader but itself."""
+        if identity(os.stat(leader, dir_fd=self._source.open(folder), follow_symlinks=False)) == (
+            identity(status)
+        ):
+            return
+        message = "the file changed since it was planned as a hard link; run it once more"
+        raise FileProblem(message, error_class="changed_during_copy")
 
     def _copy_instead(self, plan: HardlinkPlan, ends: Ends, status: os.stat_result) -> None:
         verdict = judge(status, status_at(ends.target_fd, plan.target), self._options)

@@ -31,6 +31,7 @@ _TURN_SECONDS = 0.03
 _QUEUED = 2  # jobs an executor has at most, so that it never waits for the next one
 _STOP_SECONDS = 1.0
 _KILL_SECONDS = 2.0
+_DIED = "a process of this move died; run the task again, it goes on from here"
 
 Job = Batch | Step
 Take = Callable[[Batch, Done], None]
@@ -168,8 +169,7 @@ class Executors:
     def _hear(self, process: _Process) -> None:
         data = read_some(process.answers)
         if not data:
-            message = "a process of this move died; run the task again, it goes on from here"
-            raise Lost(message)
+            raise Lost(_DIED)
         for message in process.unpacker.feed(data):
             self._answer(process, message)
 
@@ -178,10 +178,13 @@ class Executors:
             text = f"a process of this move failed: {message[1]}"
             raise Lost(text)
         job = process.jobs.pop(message[1])
-        if isinstance(job, Batch):
-            self._take(job, read_done(message[2], message[3]))
-        else:
+        if not isinstance(job, Batch):
             self._big.take(job, message[2])
+            return
+        done = read_done(message[2], message[3])
+        self._take(job, done)
+        if done.handled < len(job.files):  # it ends, and says why next or not at all
+            raise Lost(_DIED)
 
     def _pump(self) -> None:
         """Hand orders down and counts up."""

@@ -35,7 +35,7 @@ from dms_scheduler.movers.native.sparse import (
 from dms_scheduler.movers.native.throttle import TokenBucket, chunk_size
 from dms_scheduler.movers.native.tree import Item
 from dms_scheduler.movers.oserrors import classify
-from dms_scheduler.movers.paths import status_at
+from dms_scheduler.movers.paths import identity, status_at
 from dms_scheduler.movers.patterns import temporary_name
 
 # Not blocking: the file may have become a FIFO since it was listed.
@@ -159,13 +159,14 @@ class FileCopier:
         try:
             temporary, fd = self._create(ends.target_fd)
             try:
-                self._fill(source, status, fd, pace)
+                try:
+                    self._fill(source, status, fd, pace)
+                finally:
+                    os.close(fd)  # may tell of a write that failed: before it has its name
                 placed = self.place(ends.target_fd, temporary, target, status)
             except BaseException:
                 self.discard(ends.target_fd, temporary)
                 raise
-            finally:
-                os.close(fd)
         finally:
             os.close(source)
         if placed:
@@ -299,25 +300,39 @@ class FileCopier:
         finally:
             os.close(held)
 
-    def update(self, ends: Ends, name: str, target: str) -> None:
-        """Give what is at the destination the attributes of its source; raises OSError."""
+    def update(
+        self, ends: Ends, name: str, target: str, compared: os.stat_result | None = None
+    ) -> None:
+        """Give what is at the destination the attributes of its source.
+
+        `compared` is what the source was when its content was found to be the same.
+
+        Raises:
+            OSError: the system refused.
+            FileProblem: one of them changed since they were compared.
+
+        """
         # Opened as mere places, so that no permission of the files' own is needed.
         source = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=ends.source_fd)
         try:
             there = os.open(target, os.O_PATH | os.O_NOFOLLOW, dir_fd=ends.target_fd)
             try:
-                self._update(source, there)
+                self._update(source, there, compared)
             finally:
                 os.close(there)
         finally:
             os.close(source)
 
-    def _update(self, source: int, target: int) -> None:
+    def _update(self, source: int, target: int, compared: os.stat_result | None) -> None:
         wanted, had = os.fstat(source), os.fstat(target)
         if stat.S_IFMT(wanted.st_mode) != stat.S_IFMT(had.st_mode) or had.st_nlink != 1:
             message = "the destination changed while it was looked at"
             raise FileProblem(message, error_class="changed_during_copy")
         preserve = self._options.preserve
+        if self._has_other_content(wanted, had, compared):
+            # The source's new time on its old content would hide that from every later run.
+            message = "the file changed since it was compared; retry when nobody writes to it"
+            raise FileProblem(message, error_class="changed_during_copy")
         if self._options.compare is Compare.SIZE and stat.S_ISREG(wanted.st_mode):
             # Its content may differ, which the source's time would hide from every later run.
             preserve -= {Preserve.MTIME}
@@ -329,6 +344,17 @@ class FileCopier:
             attributes.place(target),
             had,
         )
+
+    def _has_other_content(
+        self, wanted: os.stat_result, had: os.stat_result, compared: os.stat_result | None
+    ) -> bool:
+        """Say whether a regular source may have changed since it counted as the same."""
+        if not stat.S_ISREG(wanted.st_mode):
+            return False
+        if compared is not None:
+            return identity(wanted) != identity(compared) or changed(compared, wanted)
+        by_time = self._options.compare is Compare.SIZE_MTIME
+        return wanted.st_size != had.st_size or (by_time and wanted.st_mtime_ns != had.st_mtime_ns)
 
     def same_content(self, item: Item, target_fd: int) -> bool:
         """Compare a file with the destination's by hash; raises OSError."""

@@ -82,18 +82,21 @@ class FileHandler:
         self._ledger.add(Tally.LINKS)
         return _LINKED
 
-    def _update(self, ends: Ends, plan: FilePlan) -> Outcome:
-        self._copier.update(ends, plan.name, plan.target)
+    def _update(
+        self, ends: Ends, plan: FilePlan, compared: os.stat_result | None = None
+    ) -> Outcome:
+        self._copier.update(ends, plan.name, plan.target, compared)
         self._ledger.add(Tally.UPDATED)
         return _UPDATED
 
     def _settle(self, ends: Ends, plan: FilePlan) -> Outcome | None:
         """Compare by content, and do what that asks for."""
+        compared = os.stat(plan.name, dir_fd=ends.source_fd, follow_symlinks=False)
         verdict = self.verdict_by_content(ends, plan)
         if verdict is Verdict.SKIP:
             return self._kept()
         if verdict is Verdict.UPDATE:
-            return self._update(ends, plan)
+            return self._update(ends, plan, compared)
         self._ledger.expect_more(plan.size, files=1)
         return self._copy(ends, plan)
 

@@ -27,6 +27,7 @@ from dms_scheduler.movers import (
     native,
 )
 from dms_scheduler.movers.native.executors import Lost
+from tests.support.processes import command_of
 from tests.unit.movers.support import Place, Recorder, look, temporaries
 
 MIB = 1 << 20
@@ -41,7 +42,9 @@ def always_forked(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """What this process has forked; the servers of other tests run programs of their own."""
+    own = psutil.Process()
+    return [child for child in own.children() if command_of(child) == own.cmdline()]
 
 
 def fill(place: Place, files: int, size: int = 100) -> None:
