@@ -1,6 +1,7 @@
 """The console script: standard library only, so that it can say what is missing."""
 
 import importlib.util
+import os
 import sys
 
 # One module a dependency of the extra `server` that the command line cannot do without.
@@ -29,7 +30,19 @@ def _main() -> None:
 
     # Help and shell completion speak of the name that was called.
     name = "dms" if sys.argv[0].endswith("/dms") else "dms-frontend"
-    sys.exit(run(sys.argv[1:], name))
+    code = run(sys.argv[1:], name)
+    _finish_output()
+    sys.exit(code)
+
+
+def _finish_output() -> None:
+    """Write what is left; who read it may have gone (`| head`), which is nothing to complain of."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # Python tries once more at its end
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

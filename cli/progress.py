@@ -22,9 +22,10 @@ def summary(progress: dict[str, Any] | None) -> str:
         "" if share is None else f"{share:.0%}",
         _of(progress, "bytes", "total_bytes", size),
         _counted(progress),
+        *(_some(progress, *names) for names in (("checks", "checked"), ("deletes", "deleted"))),
         f"{size(rate)}/s" if rate else "",
         f"eta {duration(left)}" if left else "",
-        f"{errors:g} errors" if (errors := _number(progress.get("errors"))) else "",
+        _some(progress, "errors", "errors"),
     ]
     return clean(" ".join(part for part in parts if part))
 
@@ -46,8 +47,13 @@ def _of(progress: dict[str, Any], done: str, total: str, show: Callable[[float],
 
 
 def _counted(progress: dict[str, Any]) -> str:
-    files = _of(progress, "files", "total_files", lambda number: f"{number:g}")
+    files = _of(progress, "files", "total_files", lambda number: f"{number:.0f}")
     return f"{files} files" if files else ""
+
+
+def _some(progress: dict[str, Any], name: str, word: str) -> str:
+    count = _number(progress.get(name))
+    return f"{count:.0f} {word}" if count else ""
 
 
 def _number(value: Any) -> float | None:

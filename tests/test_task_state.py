@@ -290,7 +290,8 @@ def test_the_public_face() -> None:
         "ScheduleConflictError", "ScheduleExistsError", "ScheduleNotFoundError",
         "ScheduleUnreadableError", "ServiceDrainingError", "StoreUnavailableError", "TaskCounts",
         "TaskEndedError", "TaskNotFoundError", "TaskPage", "TaskRecord", "TaskReport",
-        "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError", "TaskStatus", "TransitionError",
+        "TaskRepository", "TaskResult", "TaskSearch", "TaskStateError", "TaskStatus",
+        "TransitionError",
     }  # fmt: skip
     assert all(getattr(task_state, name) for name in task_state.__all__)
 

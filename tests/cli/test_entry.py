@@ -1,5 +1,6 @@
 """The console script as people meet it: help, usage errors, what is missing, completion."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,21 @@ def test_completion_offers_the_commands() -> None:
         _DMS_FRONTEND_COMPLETE="complete_bash", COMP_WORDS="dms-frontend tasks s", COMP_CWORD="2"
     )
     assert sorted(offered.stdout.split()) == ["search", "status", "submit"]
+
+
+def test_nothing_is_said_when_the_reader_has_gone() -> None:
+    """As in `dms tasks report ... | head -1`, where what is left is written at the very end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import cli.entry, cli.main\n"
+        "cli.main.run = lambda *_: print('line') or 0\n"
+        "cli.entry.main()\n"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    environment = {**clean_environment(), "PYTHONUNBUFFERED": ""}
+    with open(writer, "wb") as gone:
+        done = subprocess.run(
+            command, env=environment, stdout=gone, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b""

@@ -28,7 +28,14 @@ def test_all_that_is_known_is_told() -> None:
 def test_what_is_not_known_is_left_out() -> None:
     assert summary(None) == ""
     assert summary({"phase": "plan", "files": 7}) == "plan 7 files"
+    assert summary({"phase": "delete", "files": 0, "deletes": 311}) == "delete 0 files 311 deleted"
+    assert summary({"phase": "verify", "checks": 304}) == "verify 304 checked"
     assert summary({"phase": "\x1b[31m", "bytes": "many", "eta": None}) == r"\x1b[31m"
+
+
+def test_millions_are_told_to_the_last_one() -> None:
+    many = {"files": 1234567, "total_files": 12345678, "errors": 7654321}
+    assert summary(many) == "10% 1234567/12345678 files 7654321 errors"
 
 
 def test_fraction_is_by_bytes_then_by_files_and_never_above_one() -> None:

@@ -328,6 +328,18 @@ def test_a_remote_full_of_tricks_reaches_nothing_outside(
     assert canary.read_text() == "canary"
 
 
+def _write_unless_link(folder: Path, name: str) -> None:
+    """Make a file in a folder that may be exchanged for a link at any moment, never through it."""
+    try:
+        within = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (NotADirectoryError, FileNotFoundError):
+        return
+    try:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=within))
+    finally:
+        os.close(within)
+
+
 def test_folders_that_are_swapped_for_links_lead_nowhere(
     scene: Scene, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -344,9 +356,8 @@ def test_folders_that_are_swapped_for_links_lead_nowhere(
     with exchanging([(dst / "folder", link)]) as attacker:
         for number in range(8):
             before = attacker.count
-            for file in (dst / "folder", link):
-                if not file.is_symlink():
-                    (file / f"extra-{number}").write_text("x")
+            for folder in (dst / "folder", link):
+                _write_unless_link(folder, f"extra-{number}")
             with suppress(MoverError):  # what it meets may fail it, as long as nothing leaks out
                 scene.run(scene.remote("sftp"), dst, retries=0, delete=True, backup_deleted=False)
             attacker.wait_for(before + 100)

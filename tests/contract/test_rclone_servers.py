@@ -170,6 +170,9 @@ def test_removing(scene: Scene, kind: str) -> None:
     assert isinstance(result, MoveResult)
     assert result.totals.deleted == 55 + (kind != "s3")
     assert lines(planned) == lines(done)
+    whole = ["many"] if kind == "sftp" else []  # S3 has no folders
+    expected = sorted([*(f"many/{number:02}" for number in range(55)), *whole])
+    assert sorted(line.path for line in done.entries) == expected
     assert not scene.store(kind, "many").exists()
     with pytest.raises(Refused) as caught:
         scene.remove(scene.remote(kind, "many"), recursive=True)

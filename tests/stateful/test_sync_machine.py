@@ -32,9 +32,9 @@ from dms_scheduler.movers import (
     Refused,
     Symlinks,
     Verify,
-    native,
 )
 from dms_scheduler.movers.native import batches, copying, parts, plan
+from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Totals
 from tests.stateful.tree_model import Done, Foretold, foretell
 from tests.support.trees import (

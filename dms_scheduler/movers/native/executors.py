@@ -24,6 +24,7 @@ from dms_scheduler.movers.native.executor import Setup, executor_main, read_done
 from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.native.parts import discard
 from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome
+from dms_scheduler.movers.oserrors import reason_of
 from dms_scheduler.movers.patterns import temporary_name
 from dms_scheduler.movers.results import ActiveFile
 
@@ -104,8 +105,12 @@ class Executors:
         self._processes: list[_Process] = []
         self._poll = select.poll()
         self._number = 0
-        meter.elsewhere = self._active
-        self._pump()
+        try:
+            self._pump()
+        except BaseException:
+            self._board.close()
+            raise
+        meter.watch(self._active)
 
     def _active(self) -> tuple[ActiveFile, ...]:
         return tuple(self._board.active())
@@ -209,7 +214,13 @@ class Executors:
         orders_read, orders_write = os.pipe()
         answers_read, answers_write = os.pipe()
         parent, slot = os.getpid(), len(self._processes)
-        pid = _fork()
+        try:
+            pid = _fork()
+        except OSError as error:
+            for fd in (orders_read, orders_write, answers_read, answers_write):
+                os.close(fd)
+            message = f"no process could be started: {reason_of(error)}; lower transfers"
+            raise MoverError(message, error_class="no_processes", retryable=True) from error
         if pid == 0:
             for process in self._processes:
                 process.close()
@@ -241,7 +252,7 @@ class Executors:
         self._board.count_into(self._meter)
         if not _comes_again(self._guard.cause):
             self._big.abandon()
-        self._meter.elsewhere = tuple
+        self._meter.watch()
         self._board.close()
 
     def _hear_last(self, process: _Process, end: float) -> None:

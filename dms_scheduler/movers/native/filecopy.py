@@ -9,6 +9,7 @@ import errno
 import itertools
 import os
 import stat
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -44,6 +45,8 @@ NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _LONGEST_PAUSE = 2.0
 _NAMES_TRIED = 1000
 _SLICE_SECONDS = 0.05
+_TICK_NS = 20_000_000
+_MOST_LOOKS = 3
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -391,12 +394,35 @@ def open_with_status(fd: int, name: str) -> tuple[int, os.stat_result]:
 
     """
     opened = os.open(name, READ_FILE, dir_fd=fd)
-    status = os.fstat(opened)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            message = "the file was replaced by something else while it was looked at"
+            raise FileProblem(message, error_class="changed_during_copy")
+        return opened, _at_rest(opened, status)
+    except BaseException:
         os.close(opened)
-        message = "the file was replaced by something else while it was looked at"
-        raise FileProblem(message, error_class="changed_during_copy")
-    return opened, status
+        raise
+
+
+def _at_rest(fd: int, status: os.stat_result) -> os.stat_result:
+    """Return a status that will not be that of the file once it is written to again.
+
+    Waits for a file that changed just now, not for one that changes all the time: the time of its
+    next change tells of that to a later run.
+    """
+    for _ in range(_MOST_LOOKS):
+        if not just_changed(status):
+            break
+        time.sleep(_TICK_NS / 1e9)
+        status = os.fstat(fd)
+    return status
+
+
+def just_changed(status: os.stat_result) -> bool:
+    """Say whether one more change could leave the times as they are: before Linux 6.13 they stand
+    still for up to 10 ms."""
+    return abs(time.time_ns() - status.st_ctime_ns) < _TICK_NS
 
 
 def open_file(fd: int, name: str) -> int:

@@ -34,9 +34,6 @@ class Finisher:
             self._session.guard.check()
             try:
                 self._finish(plan)
-            except FileNotFoundError as error:
-                if not plan.made:  # else it could not be made, which was told then
-                    self._session.fail(plan.path, error)
             except (OSError, FileProblem) as error:
                 # One that was there and is somebody else's: they decide, its content is right.
                 theirs = isinstance(error, OSError) and error.errno == errno.EPERM
@@ -44,7 +41,12 @@ class Finisher:
                     self._session.fail(plan.path, error)
 
     def _finish(self, plan: FinishPlan) -> None:
-        target = self._target.open(plan.path)
+        try:
+            target = self._target.open(plan.path)
+        except FileNotFoundError:
+            if plan.made:  # it could not be made, which was told then
+                return
+            raise
         if plan.mode is not None:
             os.fchmod(target, plan.mode)
         if plan.attributes:

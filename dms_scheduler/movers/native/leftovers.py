@@ -55,8 +55,9 @@ class Leftovers:
         status = status_at(fd, name)
         return (
             status is not None
-            and stat.S_ISREG(status.st_mode)
-            and status.st_mtime < self._forgotten_before
+            and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))
+            # Not its time of writing: a copy has its source's right before it gets its name.
+            and status.st_ctime < self._forgotten_before
         )
 
     def sweep_doomed(self, fd: int) -> None:

@@ -89,7 +89,7 @@ class Meter:
         self._begun = clock()
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SPEED_SAMPLES)
         self._active: dict[int, ActiveFile] = {}
-        self.elsewhere: Callable[[], Iterable[ActiveFile]] = tuple
+        self._elsewhere: Callable[[], Iterable[ActiveFile]] = tuple
 
     @property
     def seconds(self) -> float:
@@ -162,6 +162,11 @@ class Meter:
         with self._lock:
             self._active.pop(threading.get_ident(), None)
 
+    def watch(self, elsewhere: Callable[[], Iterable[ActiveFile]] = tuple) -> None:
+        """Ask that for the files of other processes; what was asked before may go then."""
+        with self._lock:  # a snapshot may be asking it
+            self._elsewhere = elsewhere
+
     def hold(self, temporary: int) -> None:
         """A temporary file of this process: it removes its own."""
 
@@ -190,7 +195,7 @@ class Meter:
             speed = self._speed()
             files, size = self._expected
             left = max(0, size - self._moved)
-            active = (*self._active.values(), *self.elsewhere())[:_MOST_ACTIVE]
+            active = (*self._active.values(), *self._elsewhere())[:_MOST_ACTIVE]
             return Progress(
                 phase=self._phase,
                 bytes=self._moved,

@@ -22,6 +22,7 @@ from dms_scheduler.movers.native.filecopy import (
     Ends,
     TemporaryNames,
     changed,
+    just_changed,
 )
 from dms_scheduler.movers.native.meter import Ledger, Tally
 from dms_scheduler.movers.native.records import FilePlan, child
@@ -102,7 +103,7 @@ class QuickCopier:
         try:
             status = os.fstat(source)
             size = status.st_size
-            if size != plan.size or not stat.S_ISREG(status.st_mode):
+            if size != plan.size or not stat.S_ISREG(status.st_mode) or just_changed(status):
                 return None
             data = os.read(source, size)
             if len(data) != size or changed(status, os.fstat(source)):

@@ -13,6 +13,7 @@ from dms_scheduler.movers.native.content import Copied, Pace
 
 _BUFFER_BYTES = 256 << 10
 _WRITE_OUT_BYTES = 8 << 20
+_MOST_STEPS = 4096
 _NOT_IN_KERNEL = {
     errno.EXDEV,
     errno.EINVAL,
@@ -99,9 +100,10 @@ def write_back(fd: int, start: int, end: int, pace: Pace, *, drop: bool) -> None
 
     With `drop` the next reader gets them from there, and not from the page cache; raises OSError.
     """
-    for place in range(start, end, _WRITE_OUT_BYTES):
+    step = max(_WRITE_OUT_BYTES, (end - start) // _MOST_STEPS)  # what is that long is holes
+    for place in range(start, end, step):
         pace.check()
-        size = min(_WRITE_OUT_BYTES, end - place)
+        size = min(step, end - place)
         # Where it is not known (an error) the next call does all of it at once.
         _libc.sync_file_range(fd, place, size, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
     os.fdatasync(fd)

@@ -53,6 +53,8 @@ class Removing:
             place = self._open(address)
             if place is None:
                 return self._result(None)
+            if place.file is None:
+                self._runner.above = address.parts[-1]
             self._plan(place)
             if self._request.dry_run:
                 return self._as_plan()
@@ -196,7 +198,7 @@ class Removing:
             self._tell(event.path)
 
     def _tell(self, path: str) -> None:
-        path = plain(path)
+        path = plain(self._runner.told(path))
         self._tally.counts["deleted"] += 1
         if len(self._sample) < MAX_FAILED_PATHS:
             self._sample.append(ReportEntry(action=Action.DELETE, path=path))

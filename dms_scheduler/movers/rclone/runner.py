@@ -40,6 +40,8 @@ class Runner:
         self.tally = Tally()
         self.daemon: Daemon | None = None
         self.expects_differences = False
+        self.above = ""
+        """The folder that paths are told from, beneath which rclone's own begin; "" is the same."""
         self.on_event: Callable[[Event], None] = lambda _: None
         self._own_bandwidth = bandwidth
         self._bandwidth: int | None = None
@@ -54,6 +56,12 @@ class Runner:
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
         return text
+
+    def told(self, path: str) -> str:
+        """Return how a path is told to people."""
+        if path == ".":
+            return self.above or path
+        return f"{self.above}/{path}" if self.above else path
 
     def log(self, message: str) -> None:
         """Write a line to the task's log."""
@@ -122,7 +130,7 @@ class Runner:
         self._failures.clear()
 
     def _record(self, path: str, reason: str, fault: Fault) -> None:
-        path = plain(path)
+        path = plain(self.told(path))
         word, retryable = fault.error_class, fault.retryable
         if self.tally.fail(path, reason, word, retryable=retryable):
             self.log(f"failed: {path}: {reason}")

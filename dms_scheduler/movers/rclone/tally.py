@@ -62,12 +62,13 @@ class Tally:
 
     def progress(self, stats: Mapping[str, object] | None) -> Progress:
         """Return the progress, with what rclone says of its job if it is moving data."""
+        planning = self.phase is Phase.PLAN  # what is counted then is not done yet
         now = replace(
             self._progress,
             phase=self.phase,
-            files=self.counts["files"],
+            files=0 if planning else self.counts["files"],
             checks=self.counts["checks"],
-            deletes=self.counts["deleted"],
+            deletes=0 if planning else self.counts["deleted"],
             errors=self.failed_count,
             speed=0.0,
             eta=None,

@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 import xxhash
 
-from dms_scheduler.movers import MoverError, Preserve, Verify, native
+from dms_scheduler.movers import MoverError, Preserve, Verify
 from dms_scheduler.movers.native import copying, journal, parts, plan
+from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.patterns import journal_name, part_name
 from tests.unit.movers.attacks import classes_of_failures
 from tests.unit.movers.support import NOBODY, Place

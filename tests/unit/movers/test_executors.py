@@ -24,8 +24,8 @@ from dms_scheduler.movers import (
     PartialFailure,
     Preserve,
     Verify,
-    native,
 )
+from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.native.executors import Lost
 from tests.support.processes import command_of
 from tests.unit.movers.support import Place, Recorder, look, temporaries

@@ -21,9 +21,10 @@ from dms_scheduler.movers import (
     PartialFailure,
     Preserve,
     Verify,
-    native,
 )
 from dms_scheduler.movers.native import copying, journal, parts, plan, spans
+from dms_scheduler.movers.native import leftovers as native_leftovers
+from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.native.journal import SourceId
 from dms_scheduler.movers.patterns import is_reserved, journal_name, part_name
 from tests.unit.movers.support import Place, Recorder, look
@@ -36,7 +37,8 @@ MOVE = f"""
 import sys
 from pathlib import Path
 from dms_scheduler.movers.native import copying, parts, plan
-from dms_scheduler.movers import Verify, native
+from dms_scheduler.movers.native import mover as native
+from dms_scheduler.movers import Verify
 from tests.unit.movers.support import Place
 for module in (copying, parts, plan):
     module.BIG_BYTES = {PART}
@@ -169,12 +171,22 @@ def test_copies_that_nobody_wants_any_more_are_removed(place: Place) -> None:
     for folder in ("dst", "dst/small", "dst/only here"):
         place.write(f"{folder}/{part_name('big', 'gone')}", "old")
         place.write(f"{folder}/{journal_name('big', 'gone')}", "old")
-    foreign = place.write(f"dst/{part_name('other', 'gone')}", "somebody's")
-    forgotten = place.write(f"dst/{part_name('forgotten', 'gone')}", "nobody's", mtime=5)
+    # What counts is when it was last touched: a copy has its source's time before it is named.
+    foreign = place.write(f"dst/{part_name('other', 'gone')}", "somebody's", mtime=5)
     big(place)
     assert foreign.exists()
-    assert not forgotten.exists()
     assert leftovers(place) == [foreign.name]
+
+
+def test_copies_that_are_forgotten_are_removed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_leftovers, "FORGOTTEN_SECONDS", -60)
+    place.write(f"dst/{part_name('other', 'gone')}", "nobody's")
+    (place.dst / ".dms-tmp.other.1.1").symlink_to("nowhere")
+    place.write("src/a")
+    place.run()
+    assert look(place.dst) == look(place.src)
 
 
 def test_after_a_cancel_nothing_is_left_and_after_a_lost_lease_it_goes_on(place: Place) -> None:

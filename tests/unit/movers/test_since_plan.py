@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import threading
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
-from dms_scheduler.movers import Compare, MoverError, PartialFailure, Preserve
+from dms_scheduler.movers import Cancelled, Compare, MoverError, PartialFailure, Preserve
 from dms_scheduler.movers.native import executor, mover
 from dms_scheduler.movers.native.executors import Lost
-from dms_scheduler.movers.native.filecopy import Ends, FileCopier
+from dms_scheduler.movers.native.filecopy import Ends, FileCopier, just_changed, open_with_status
 from dms_scheduler.movers.native.handling import FileHandler
+from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.native.records import FilePlan, Outcome
+from dms_scheduler.movers.results import Action, ActiveFile, ReportEntry
 from tests.unit.movers.support import Place, Recorder, look, temporaries
 
 
@@ -132,3 +138,129 @@ def test_storage_that_refuses_at_the_close_leaves_what_was_there(
     monkeypatch.undo()
     assert (place.dst / "a").read_bytes() == b"old"
     assert not temporaries(place.dst)
+
+
+def test_a_file_that_changed_just_now_is_looked_at_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that ticks slowly, one more change could have the time of the last one."""
+    file = place.write("src/a", b"torn")
+
+    def meanwhile(_: float) -> None:
+        with file.open("ab") as more:
+            more.write(b"+")
+
+    monkeypatch.setattr("dms_scheduler.movers.native.filecopy.time.sleep", meanwhile)
+    monkeypatch.setattr(
+        "dms_scheduler.movers.native.filecopy.time.time_ns", lambda: file.stat().st_ctime_ns
+    )
+    fd, status = open_with_status(open_folder := os.open(place.src, os.O_RDONLY), "a")
+    os.close(fd)
+    os.close(open_folder)
+    assert status.st_size == file.stat().st_size > 4
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_file_at_rest_is_not_waited_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Nor is one whose file system has a clock of its own."""
+    file = place.write("src/a")
+    now = file.stat().st_ctime_ns + hours * 3600 * 10**9
+    monkeypatch.setattr("dms_scheduler.movers.native.filecopy.time.time_ns", lambda: now)
+    assert not just_changed(file.stat())
+
+
+def test_a_stop_right_at_the_start_of_the_processes_leaks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mover, "_OWN_FILES", 0)
+    for number in range(3):
+        place.write(f"src/{number}")
+
+    class Stopping(Recorder):
+        stopping = False
+
+        def log(self, message: str) -> None:
+            self.stopping = self.stopping or message.startswith("plan: ")
+
+        def check(self) -> None:
+            if self.stopping:
+                message = "now"
+                raise Cancelled(message)
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(Cancelled):
+        place.run(control=Stopping())
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_that_cannot_be_started_is_worth_another_attempt(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mover, "_OWN_FILES", 0)
+    place.write("src/a")
+
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refused)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(MoverError) as caught:
+        place.run()
+    assert (caught.value.error_class, caught.value.retryable) == ("no_processes", True)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_copy_that_another_task_is_about_to_name_stays(place: Place) -> None:
+    """It has the time of its source already, which may be years ago."""
+    place.write("src/a")
+    temporary = place.write("dst/.dms-tmp.t-2.1.1", mtime=5)
+    place.run(src=place.src / "a")
+    assert temporary.exists()
+
+
+def test_the_files_of_processes_are_let_go_of_between_two_looks() -> None:
+    """Else a report could ask memory that was given back."""
+    meter, asked, go_on = Meter(), threading.Event(), threading.Event()
+    gone: list[bool] = []
+
+    def elsewhere() -> tuple[ActiveFile, ...]:
+        asked.set()
+        go_on.wait(0.2)
+        gone.append(done)
+        return ()
+
+    done = False
+    meter.watch(elsewhere)
+    thread = threading.Thread(target=meter.snapshot)
+    thread.start()
+    assert asked.wait(60)
+    meter.watch()
+    done = True
+    go_on.set()
+    thread.join()
+    assert gone == [False]
+
+
+def test_a_directory_that_vanishes_before_its_copy_is_finished_is_told_of(place: Place) -> None:
+    """Its copy is there, but has neither its mode nor its time."""
+    place.write("src/d/a")
+    place.write("src/e/a")
+
+    class Vanishing(Recorder):
+        copied: ClassVar[list[str]] = []
+
+        def report(self, entry: ReportEntry) -> None:
+            super().report(entry)
+            if entry.action is Action.COPY:
+                self.copied.append(os.path.dirname(entry.path))
+                if len(self.copied) == 2:
+                    shutil.rmtree(place.src / self.copied[0])
+
+    control = Vanishing()
+    with pytest.raises(PartialFailure) as caught:
+        place.run(control=control)
+    assert caught.value.retryable
+    assert caught.value.result is not None
+    assert [failed.path for failed in caught.value.result.failed] == control.copied[:1]
