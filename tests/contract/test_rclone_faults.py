@@ -83,6 +83,18 @@ def test_a_stop_in_mid_transfer(scene: Scene, kind: str, error: type[MoverError]
     assert not scene.store(kind, "big").exists() or kind == "webdav"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("again", range(2))
+def test_a_cancelled_upload_leaves_no_part_of_a_file(scene: Scene, kind: str, again: int) -> None:
+    for name in ("a/1", "a/2", "b/3", f"{again}"):
+        scene.write(name, os.urandom(4 * MIB))
+    with pytest.raises(Cancelled):
+        scene.run(scene.src, scene.remote(kind), Moving(raising(Cancelled("stop"))), bandwidth=SLOW)
+    top = scene.store(kind, "")
+    found = [str(path) for path in top.rglob("*") if ".dms-part" in path.name]
+    assert not found
+
+
 def test_a_cancelled_download_leaves_nothing_behind(scene: Scene) -> None:
     scene.write("big", os.urandom(8 * MIB))
     scene.run(scene.src, scene.remote("sftp"))

@@ -151,7 +151,8 @@ class BigFiles:
             if not file.busy:
                 self._fail(file, file.failure)
             return
-        while file.todo and file.busy < self._width:
+        # Writers of one inode wait for each other in the kernel: first files, then their parts.
+        while file.todo and file.busy < max(1, self._width // len(self._files)):
             self._issue(file, _PART, file.todo.pop())
         if not file.busy:
             self._issue(file, _END, 0)

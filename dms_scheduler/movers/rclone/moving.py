@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from dms_scheduler.movers.contract import (
     Compare,
@@ -28,6 +29,7 @@ from dms_scheduler.movers.rclone.proof import prove
 from dms_scheduler.movers.rclone.runner import JobFailed
 from dms_scheduler.movers.rclone.session import Session
 from dms_scheduler.movers.rclone.settings import RcloneSettings
+from dms_scheduler.movers.rclone.unfinished import remove_unfinished
 from dms_scheduler.movers.results import (
     MAX_FAILED_PATHS,
     Action,
@@ -133,6 +135,7 @@ class Moving:
     def _copy(self, source: Place, target: Place) -> None:
         parameters = self._parameters(source, target, self._config(source, target))
         call = self._call(source, mirror=False)
+        self._runner.clean_up = partial(self._clean_up, target)
         for left in range(self._options.retries, -1, -1):
             self._step(call, parameters, source.text)
             if left == self._options.retries:
@@ -145,6 +148,11 @@ class Moving:
             if not self._runner.failed(path):
                 self._take_folder(path)
         self._runner.settle_failures()
+
+    def _clean_up(self, target: Place, paths: Sequence[str], end: float) -> None:
+        if self._runner.daemon is not None:
+            suffix = self._session.suffix
+            remove_unfinished(self._runner.daemon, target.fs, suffix, paths, end)
 
     def _skipped(self, source: Place) -> int:
         """Return how many files were compared and found to be the same."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from dms_scheduler.movers.contract import Control
 from dms_scheduler.movers.errors import LeaseLost, MoverError, RunnerLost
 from dms_scheduler.movers.guard import Guard
+from dms_scheduler.movers.rclone.answers import fields, items
 from dms_scheduler.movers.rclone.daemon import CallError, Daemon
 from dms_scheduler.movers.rclone.events import Event, Kind
 from dms_scheduler.movers.rclone.faults import Fault, as_mover_error, classify
@@ -43,6 +44,8 @@ class Runner:
         self.above = ""
         """The folder that paths are told from, beneath which rclone's own begin; "" is the same."""
         self.on_event: Callable[[Event], None] = lambda _: None
+        self.clean_up: Callable[[Sequence[str], float], None] = lambda _paths, _end: None
+        """Removes what is left of these paths by a monotonic time, after a step was stopped."""
         self._own_bandwidth = bandwidth
         self._bandwidth: int | None = None
         self._secrets = sorted(secrets, key=len, reverse=True)
@@ -154,7 +157,7 @@ class Runner:
         try:
             status = self._watch(daemon, number, group)
         except BaseException as error:
-            self._stop(daemon, number, at_once=isinstance(error, LeaseLost))
+            self._stop(daemon, number, group, at_once=isinstance(error, LeaseLost))
             raise
         finally:
             self.tally.job_ended()
@@ -213,19 +216,29 @@ class Runner:
             self._running().call("core/bwlimit", {"rate": rate})
             self._bandwidth = wanted
 
-    def _stop(self, daemon: Daemon, number: object, *, at_once: bool) -> None:
-        """Let rclone remove what is unfinished, for as long as a cancel may take; then end it."""
-        end = time.monotonic() + (0 if at_once else _STOP_SECONDS)
+    def _stop(self, daemon: Daemon, number: object, group: str, *, at_once: bool) -> None:
+        """Have what is unfinished removed, for as long as a cancel may take; else end rclone."""
         try:
-            while time.monotonic() < end:
-                daemon.call("job/stop", {"jobid": number})
-                if daemon.call("job/status", {"jobid": number}).get("finished"):
-                    daemon.drain()
-                    return
-                time.sleep(_LONGEST_PAUSE)
+            if not at_once and self._stopped(daemon, number, group):
+                daemon.drain()
+                return
         except (MoverError, CallError):
             pass  # the process is ended below, which is what matters
         daemon.kill()
+
+    def _stopped(self, daemon: Daemon, number: object, group: str) -> bool:
+        stats = daemon.call("core/stats", {"group": group})
+        paths = [
+            str(each.get("name", "")) for each in map(fields, items(stats.get("transferring")))
+        ]
+        end = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < end:
+            daemon.call("job/stop", {"jobid": number})
+            if daemon.call("job/status", {"jobid": number}).get("finished"):
+                self.clean_up(paths, time.monotonic() + _STOP_SECONDS)
+                return True
+            time.sleep(_LONGEST_PAUSE)
+        return False
 
     def _running(self) -> Daemon:
         if self.daemon is None:
