@@ -342,10 +342,12 @@ def test_a_file_that_was_swapped_for_another_name_gets_no_attributes(
     os.chown(file, 1234, 1234)
     update = FileCopier.update
 
-    def swapped(copier: FileCopier, ends: Ends, name: str, target: str) -> None:
+    def swapped(
+        copier: FileCopier, ends: Ends, name: str, target: str, compared: os.stat_result | None
+    ) -> None:
         os.unlink(target, dir_fd=ends.target_fd)
         os.link(canary, target, dst_dir_fd=ends.target_fd, follow_symlinks=False)
-        update(copier, ends, name, target)
+        update(copier, ends, name, target, compared)
 
     monkeypatch.setattr(FileCopier, "update", swapped)
     with pytest.raises(PartialFailure):
