@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dms_scheduler.movers.results import MoveOutcome, readable
+from dms_scheduler.movers.results import FailedPath, MoveOutcome, readable
 
 
 class MoverError(Exception):
@@ -112,3 +112,19 @@ class FileProblem(MoverError):
     """One path could not be handled; the others can."""
 
     retryable = True
+
+
+def empty_source() -> Refused:
+    """Return the error for a mirror of a source that holds nothing."""
+    message = (
+        "the source holds no files, so delete=true would empty the destination; "
+        "check that it is mounted, or set allow_empty_src=true"
+    )
+    return Refused(message, error_class="empty_source")
+
+
+def partial_failure(first: FailedPath, count: int, what: str, *, retryable: bool) -> PartialFailure:
+    """Return the error for `count` failed paths; `what` says what became of the others."""
+    paths = "1 path failed" if count == 1 else f"{count} paths failed"
+    message = f"{paths}, {what}; the first: {readable(first.path) or '.'}: {first.reason}"
+    return PartialFailure(message, retryable=retryable)

@@ -129,6 +129,13 @@ class Totals:
     checks: int = 0
     deleted: int = 0
 
+    def done(self) -> str:
+        """Return the line for the log of a run that ended well."""
+        return (
+            f"done: {self.files} files and {self.links} links copied, {self.bytes} bytes, "
+            f"{self.skipped} skipped, {self.deleted} deleted"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPath:
@@ -148,53 +155,63 @@ class FailedPath:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MovePlan:
-    """What a run would do; `sample` names the first 100 actions."""
+class Told:
+    """What every call of a mover answers: by which engine, and the first paths that failed."""
 
     engine: str
     version: str
-    totals: Totals
-    sample: tuple[ReportEntry, ...] = ()
     failed: tuple[FailedPath, ...] = ()
     failed_count: int = 0
 
     def to_dict(self) -> dict[str, object]:
-        """Return the plan as JSON-safe data."""
+        """Return the answer as JSON-safe data."""
         return {
             "engine": self.engine,
             "version": self.version,
+            **self._own(),
+            "failed": [item.to_dict() for item in self.failed],
+            "failed_count": self.failed_count,
+        }
+
+    def _own(self) -> dict[str, object]:
+        """Return what one kind of answer has beside that."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Told):
+    """What a call that did something answers, also when it failed: `error_class` says how."""
+
+    seconds: float
+    error_class: str | None = None
+
+    def _ending(self) -> dict[str, object]:
+        return {"seconds": round(self.seconds, 3), "error_class": self.error_class}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePlan(Told):
+    """What a run would do; `sample` names the first 100 actions."""
+
+    totals: Totals
+    sample: tuple[ReportEntry, ...] = ()
+
+    def _own(self) -> dict[str, object]:
+        return {
             "dry_run": True,
             "totals": asdict(self.totals),
             "sample": [entry.to_dict() for entry in self.sample],
-            "failed": [item.to_dict() for item in self.failed],
-            "failed_count": self.failed_count,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoveResult:
-    """What an attempt did, also when it failed: then `error_class` says how."""
+class MoveResult(Ended):
+    """What an attempt did."""
 
-    engine: str
-    version: str
     totals: Totals
-    seconds: float
-    error_class: str | None = None
-    failed: tuple[FailedPath, ...] = ()
-    failed_count: int = 0
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the result as JSON-safe data."""
-        return {
-            "engine": self.engine,
-            "version": self.version,
-            "dry_run": False,
-            "totals": asdict(self.totals),
-            "seconds": round(self.seconds, 3),
-            "error_class": self.error_class,
-            "failed": [item.to_dict() for item in self.failed],
-            "failed_count": self.failed_count,
-        }
+    def _own(self) -> dict[str, object]:
+        return {"dry_run": False, "totals": asdict(self.totals), **self._ending()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,17 +227,11 @@ class CheckTotals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
+class CheckResult(Ended):
     """How two trees compare; `sample` names the first 100 differences."""
 
-    engine: str
-    version: str
     totals: CheckTotals
-    seconds: float
-    error_class: str | None = None
     sample: tuple[ReportEntry, ...] = ()
-    failed: tuple[FailedPath, ...] = ()
-    failed_count: int = 0
 
     @property
     def same(self) -> bool:
@@ -228,44 +239,23 @@ class CheckResult:
         totals = self.totals
         return not (totals.differs or totals.missing_src or totals.missing_dst)
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the result as JSON-safe data."""
+    def _own(self) -> dict[str, object]:
         return {
-            "engine": self.engine,
-            "version": self.version,
             "same": self.same,
             "totals": asdict(self.totals),
-            "seconds": round(self.seconds, 3),
-            "error_class": self.error_class,
+            **self._ending(),
             "sample": [entry.to_dict() for entry in self.sample],
-            "failed": [item.to_dict() for item in self.failed],
-            "failed_count": self.failed_count,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgeResult:
+class AgeResult(Ended):
     """How old the files of a tree are; `ages` is what was counted, as JSON-safe data."""
 
-    engine: str
-    version: str
     ages: dict[str, object]
-    seconds: float
-    error_class: str | None = None
-    failed: tuple[FailedPath, ...] = ()
-    failed_count: int = 0
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the result as JSON-safe data."""
-        return {
-            "engine": self.engine,
-            "version": self.version,
-            **self.ages,
-            "seconds": round(self.seconds, 3),
-            "error_class": self.error_class,
-            "failed": [item.to_dict() for item in self.failed],
-            "failed_count": self.failed_count,
-        }
+    def _own(self) -> dict[str, object]:
+        return {**self.ages, **self._ending()}
 
 
 MoveOutcome = MoveResult | MovePlan | CheckResult | AgeResult

@@ -16,14 +16,11 @@ from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.native.ages import AgeClass, Ages
 from dms_scheduler.movers.native.endpoints import Source, open_source
 from dms_scheduler.movers.native.meter import Reporter, Tally
-from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.session import ENGINE, VERSION, Session
 from dms_scheduler.movers.native.tree import Folder, Item, Opener, Visit, walk
 from dms_scheduler.movers.paths import locate
 from dms_scheduler.movers.patterns import Filters
 from dms_scheduler.movers.results import Action, AgeResult, ReportEntry
-
-ENGINE = "native"
-VERSION = "1"
 
 
 class AgeBy(StrEnum):
@@ -99,7 +96,7 @@ class _Ageing(Session):
             entered=self._enter,
             on_done=self._leave,
         )
-        top = opener.open_top(source.fd, None, None)
+        top = opener.open_top(source.fd, None)
         visit = Visit(filters=self._filters, guard=self.guard, fail=self.fail, enter=opener.enter)
         with closing(walk(top, visit)) as items:
             for item in items:

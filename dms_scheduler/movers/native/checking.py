@@ -15,7 +15,7 @@ from dms_scheduler.movers.native.endpoints import Source, Target, open_source, o
 from dms_scheduler.movers.native.matching import Matcher
 from dms_scheduler.movers.native.meter import Reporter, Tally
 from dms_scheduler.movers.native.ranges import ReadLimit
-from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.session import ENGINE, VERSION, Session
 from dms_scheduler.movers.native.sides import Pair, Sides, Teller
 from dms_scheduler.movers.native.throttle import LiveBucket
 from dms_scheduler.movers.native.tree import Folder, Item
@@ -29,9 +29,6 @@ from dms_scheduler.movers.results import (
     Phase,
     ReportEntry,
 )
-
-ENGINE = "native"
-VERSION = "1"
 
 
 def check(request: MoveRequest, control: Control) -> CheckResult:

@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import xxhash
 
+from dms_scheduler.movers.native.spans import (
+    UNSUPPORTED,
+    Copied,
+    Pace,
+    copy_range,
+    digest_range,
+    write_back,
+)
+
 _FICLONE = 0x40049409
-_FLUSH_BYTES = 64 << 20
 _REREAD_BYTES = 16 << 20
 _SMALL_BYTES = 64 << 10
-_BUFFER_BYTES = 256 << 10
-_UNSUPPORTED = {
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.ENOTTY,
-    errno.EBADF,
-    errno.EPERM,
-    errno.ETXTBSY,
-}
-Step = Callable[[int, int, int], int]
-
-
-class Pace(Protocol):
-    """Told around each chunk, so that limits, counts and cancels see it."""
-
-    @property
-    def chunk(self) -> int:
-        """How many bytes to move at once."""
-        ...
-
-    def before(self, size: int) -> None:
-        """Wait until `size` bytes may be moved; raise to stop."""
-        ...
-
-    def after(self, size: int) -> None:
-        """Count `size` bytes that were moved."""
-        ...
-
-    def check(self) -> None:
-        """Raise to stop."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """How many bytes the source gave, and their hash if one was asked for."""
-
-    size: int
-    digest: bytes | None
 
 
 def copy_content(source: int, target: int, size: int, pace: Pace, *, hashed: bool) -> Copied:
@@ -69,14 +32,8 @@ def copy_content(source: int, target: int, size: int, pace: Pace, *, hashed: boo
     if clone(source, target):
         pace.after(size)
         # A clone shares the source's blocks, so it is the source that has to be read.
-        return Copied(size, digest_of(source, size, pace) if hashed else None)
-    if hashed:
-        return _copy_hashed(source, target, size, pace)
-    done = 0
-    for step in (_in_kernel, _by_sendfile, _by_buffer):
-        if done < size:
-            done += _pump(step, source, target, size - done, pace)
-    return Copied(done, None)
+        return Copied(size, digest_range(source, 0, size, pace) if hashed else None)
+    return copy_range(source, target, 0, size, pace, hashed=hashed)
 
 
 def _copy_small(source: int, target: int, size: int, pace: Pace, *, hashed: bool) -> Copied:
@@ -104,63 +61,10 @@ def clone(source: int, target: int) -> bool:
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
-        if error.errno in _UNSUPPORTED:
+        if error.errno in UNSUPPORTED:
             return False
         raise
     return True
-
-
-def _pump(step: Step, source: int, target: int, size: int, pace: Pace) -> int:
-    """Repeat `step` until `size` bytes are copied, the source ends, or the step cannot be used."""
-    done = 0
-    while done < size:
-        wanted = min(pace.chunk, size - done)
-        pace.before(wanted)
-        try:
-            moved = step(source, target, wanted)
-        except OSError as error:
-            if error.errno in _UNSUPPORTED and step is not _by_buffer:
-                break
-            raise
-        if moved == 0:
-            break
-        pace.after(moved)
-        done += moved
-    return done
-
-
-def _in_kernel(source: int, target: int, size: int) -> int:
-    return os.copy_file_range(source, target, size)
-
-
-def _by_sendfile(source: int, target: int, size: int) -> int:
-    return os.sendfile(target, source, None, size)
-
-
-def _by_buffer(source: int, target: int, size: int) -> int:
-    data = os.read(source, size)
-    write_all(target, data)
-    return len(data)
-
-
-def _copy_hashed(source: int, target: int, size: int, pace: Pace) -> Copied:
-    digest = xxhash.xxh3_128()
-    done = flushed = 0
-    while done < size:
-        wanted = min(pace.chunk, size - done)
-        pace.before(wanted)
-        data = os.read(source, wanted)
-        if not data:
-            break
-        digest.update(data)
-        write_all(target, data)
-        pace.after(len(data))
-        done += len(data)
-        if done - flushed >= _FLUSH_BYTES:
-            # Bit by bit: one flush of a huge file at its end would keep a cancel waiting.
-            os.fdatasync(target)
-            flushed = done
-    return Copied(done, digest.digest())
 
 
 def write_all(target: int, data: bytes) -> None:
@@ -171,33 +75,16 @@ def write_all(target: int, data: bytes) -> None:
         rest = rest[os.write(target, rest) :]
 
 
-def digest_of(fd: int, size: int, pace: Pace) -> bytes:
-    """Return the hash of the first `size` bytes of `fd`, fewer if it ends before."""
+def digest_from_storage(fd: int, size: int, pace: Pace) -> bytes:
+    """Return the hash of a file just written, as the storage holds it if that is affordable."""
+    past_the_cache(fd, size, size, pace)
     return digest_range(fd, 0, size, pace)
 
 
-def digest_range(fd: int, start: int, end: int, pace: Pace) -> bytes:
-    """Return the hash of bytes `start` up to `end`, fewer if the file ends before."""
-    digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, end - start))))
-    place = start
-    while place < end:
-        pace.check()
-        size = os.preadv(fd, [buffer[: end - place]], place)
-        if size == 0:
-            break
-        digest.update(buffer[:size])
-        place += size
-    return digest.digest()
+def past_the_cache(fd: int, size: int, stored: int, pace: Pace) -> None:
+    """Have the next reader of a file just written get what the storage holds.
 
-
-def digest_from_storage(fd: int, size: int, pace: Pace) -> bytes:
-    """Return the hash of a file just written, past the page cache where that is affordable.
-
-    Files of 16 MiB or more are written out and dropped from the cache first, so what is read is
-    what the storage holds; for small ones that would cost a disk flush each.
+    Only with 16 MiB `stored` or more: for small files that would cost a disk flush each.
     """
-    if size >= _REREAD_BYTES:
-        os.fdatasync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    return digest_of(fd, size, pace)
+    if stored >= _REREAD_BYTES:
+        write_back(fd, 0, size, pace, drop=True)

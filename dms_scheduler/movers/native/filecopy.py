@@ -25,8 +25,9 @@ from dms_scheduler.movers.contract import (
 from dms_scheduler.movers.errors import FileProblem
 from dms_scheduler.movers.guard import Brake
 from dms_scheduler.movers.native import attributes
-from dms_scheduler.movers.native.content import copy_content, digest_from_storage, digest_of
+from dms_scheduler.movers.native.content import copy_content, digest_from_storage
 from dms_scheduler.movers.native.meter import Ledger
+from dms_scheduler.movers.native.spans import digest_range
 from dms_scheduler.movers.native.sparse import (
     copy_with_holes,
     has_holes,
@@ -378,7 +379,7 @@ class FileCopier:
                     return sparse_digest(source, 0, size, pace) == sparse_digest(
                         there, 0, size, pace
                     )
-                return digest_of(source, size, pace) == digest_of(there, size, pace)
+                return digest_range(source, 0, size, pace) == digest_range(there, 0, size, pace)
             finally:
                 os.close(there)
         finally:

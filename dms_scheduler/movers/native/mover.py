@@ -29,15 +29,13 @@ from dms_scheduler.movers.native.plan import Plan, Planner
 from dms_scheduler.movers.native.recheck import Recheck
 from dms_scheduler.movers.native.records import FinishPlan, HardlinkPlan, RemovalPlan
 from dms_scheduler.movers.native.removal import Backup, Remover
-from dms_scheduler.movers.native.session import Session
+from dms_scheduler.movers.native.session import ENGINE, VERSION, Session
 from dms_scheduler.movers.native.throttle import LiveBucket
 from dms_scheduler.movers.native.tree import Item, Opener, Visit, walk
 from dms_scheduler.movers.paths import identity, locate, root_identities
 from dms_scheduler.movers.patterns import Filters
 from dms_scheduler.movers.results import CheckResult, MovePlan, MoveResult, Phase
 
-ENGINE = "native"
-VERSION = "2"
 _OWN_FILES = 64
 _OWN_BYTES = 8 << 20
 
@@ -101,37 +99,23 @@ class _Move:
         planner = self._planner()
 
         def result(_: str | None) -> MovePlan:
-            return self._plan_of(planner)
+            return self._session.move_plan(planner.totals, planner.sample)
 
         with self._session.errors_told(result), ExitStack() as stack:
             source, target = self._open(stack, create=False)
             with Reporter(self._meter, self._control, self._guard):
                 planner.plan(source, target, stack)
-            return self._plan_of(planner)
-
-    def _plan_of(self, planner: Planner) -> MovePlan:
-        return MovePlan(
-            engine=ENGINE,
-            version=VERSION,
-            totals=planner.totals,
-            sample=tuple(planner.sample),
-            failed=self._meter.failed,
-            failed_count=self._meter.failed_count,
-        )
+            return result(None)
 
     def run(self) -> MoveResult:
-        with self._session.errors_told(self._result), ExitStack() as stack:
+        with self._session.errors_told(self._session.move_result), ExitStack() as stack:
             source, target = self._open(stack, create=True)
             stack.callback(self._devices.close)
             with Reporter(self._meter, self._control, self._guard):
                 self._run(source, target, stack)
             self._session.refuse_partial("the rest is done")
-            result = self._result(None)
-            done = result.totals
-            self._session.log(
-                f"done: {done.files} files and {done.links} links copied, {done.bytes} bytes, "
-                f"{done.skipped} skipped, {done.deleted} deleted"
-            )
+            result = self._session.move_result(None)
+            self._session.log(result.totals.done())
             return result
 
     def _run(self, source: Source, target: Target, stack: ExitStack) -> None:
@@ -249,7 +233,7 @@ class _Move:
     @contextmanager
     def _items(self, source: Source, target: Target, opener: Opener) -> Generator[Iterable[Item]]:
         """Yield what the task is about: the single file, or all of the tree."""
-        top = opener.open_top(source.fd, target.fd, None)
+        top = opener.open_top(source.fd, target.fd)
         if source.name is not None:
             try:
                 yield [Item(top, source.name, target.name or source.name, source.status)]
@@ -264,14 +248,3 @@ class _Move:
         )
         with closing(walk(top, visit)) as items:
             yield items
-
-    def _result(self, error_class: str | None) -> MoveResult:
-        return MoveResult(
-            engine=ENGINE,
-            version=VERSION,
-            totals=self._meter.totals,
-            seconds=self._meter.seconds,
-            error_class=error_class,
-            failed=self._meter.failed,
-            failed_count=self._meter.failed_count,
-        )

@@ -15,7 +15,7 @@ from dms_scheduler.movers.contract import Fsync, MoveOptions, MoveRequest, Prese
 from dms_scheduler.movers.errors import FileProblem
 from dms_scheduler.movers.guard import Brake
 from dms_scheduler.movers.native import journal
-from dms_scheduler.movers.native.content import clone, digest_range
+from dms_scheduler.movers.native.content import clone
 from dms_scheduler.movers.native.filecopy import (
     NEW_FILE,
     Ends,
@@ -26,7 +26,7 @@ from dms_scheduler.movers.native.filecopy import (
 from dms_scheduler.movers.native.journal import NO_DIGEST, SourceId, may_be_ours
 from dms_scheduler.movers.native.meter import Ledger, Tally
 from dms_scheduler.movers.native.records import FilePlan, Outcome, child
-from dms_scheduler.movers.native.spans import copy_range, write_back
+from dms_scheduler.movers.native.spans import copy_range, digest_range, write_back
 from dms_scheduler.movers.native.sparse import copy_sparse, has_holes, sparse_digest
 from dms_scheduler.movers.patterns import journal_name, part_name
 from dms_scheduler.movers.results import Action

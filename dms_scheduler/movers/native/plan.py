@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dms_scheduler.movers.contract import MoveOptions, MoveRequest, Overwrite
 from dms_scheduler.movers.durable import Devices
-from dms_scheduler.movers.errors import FileProblem, Refused
+from dms_scheduler.movers.errors import FileProblem, Refused, empty_source
 from dms_scheduler.movers.native.compare import Verdict, judge, links_differ
 from dms_scheduler.movers.native.endpoints import Source, Target
 from dms_scheduler.movers.native.filecopy import Ends, link_at
@@ -134,7 +134,7 @@ class Planner:
             entered=self._entered if source.name is None else self._entered_for_file,
             on_done=self._done,
         )
-        top = opener.open_top(source.fd, target.fd, None)
+        top = opener.open_top(source.fd, target.fd)
         if source.name is None:
             self._take_all(top, opener)
         else:
@@ -185,11 +185,7 @@ class Planner:
     def _refuse(self) -> None:
         options = self._options
         if options.delete and not self._holds_data and not options.allow_empty_src:
-            message = (
-                "the source holds no files, so delete=true would empty the destination; "
-                "check that it is mounted, or set allow_empty_src=true"
-            )
-            raise Refused(message, error_class="empty_source")
+            raise empty_source()
         if self._refusal:
             raise self._refusal
 

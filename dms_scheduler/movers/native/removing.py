@@ -37,9 +37,6 @@ from dms_scheduler.movers.results import (
     Totals,
 )
 
-ENGINE = "native"
-VERSION = "1"
-
 
 def remove(request: RemoveRequest, control: Control) -> MoveResult | MovePlan:
     """Remove what the request names, or say what would be removed; see `Mover.remove`."""
@@ -58,13 +55,13 @@ class _Removing(Session):
         self._sample: list[ReportEntry] = []
 
     def run(self) -> MoveResult | MovePlan:
-        with self.errors_told(self._result), ExitStack() as stack:
+        with self.errors_told(self.move_result), ExitStack() as stack:
             self.guard.check()
             location = locate(self._request.path, self._request.roots)
             top = self._find(location, stack)
             if top is None:
                 self.log("nothing is there any more: it was removed meanwhile")
-                return self._result(None)
+                return self.move_result(None)
             self._refuse_kind(location, top)
             if not self._request.dry_run:
                 self._lock(top, stack)
@@ -73,10 +70,10 @@ class _Removing(Session):
                 if not self._request.dry_run:
                     self._act(top, goes=goes)
             if self._request.dry_run:
-                return self._as_plan()
+                return self.move_plan(self._planned, self._sample)
             self.refuse_partial("the others are removed")
             self.log(f"done: {self.meter.count(Tally.DELETED)} entries removed")
-            return self._result(None)
+            return self.move_result(None)
 
     def _find(self, location: Location, stack: ExitStack) -> Doomed | None:
         """Return the entry, None if an earlier attempt of this task has removed it."""
@@ -213,27 +210,6 @@ class _Removing(Session):
             "raise max_delete"
         )
         return Refused(message, error_class="max_delete")
-
-    def _as_plan(self) -> MovePlan:
-        return MovePlan(
-            engine=ENGINE,
-            version=VERSION,
-            totals=self._planned,
-            sample=tuple(self._sample),
-            failed=self.meter.failed,
-            failed_count=self.meter.failed_count,
-        )
-
-    def _result(self, error_class: str | None) -> MoveResult:
-        return MoveResult(
-            engine=ENGINE,
-            version=VERSION,
-            totals=self.meter.totals,
-            seconds=self.meter.seconds,
-            error_class=error_class,
-            failed=self.meter.failed,
-            failed_count=self.meter.failed_count,
-        )
 
 
 def _leave_to_later(path: str, error: OSError) -> None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
 from dms_scheduler.movers.contract import Control
 from dms_scheduler.movers.errors import (
     FileProblem,
     MoverError,
-    PartialFailure,
     RunnerLost,
+    partial_failure,
 )
 from dms_scheduler.movers.guard import Guard, Stopped
 from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.oserrors import as_mover_error, classify, reason_of
-from dms_scheduler.movers.results import Action, MoveOutcome, ReportEntry, readable
+from dms_scheduler.movers.results import (
+    Action,
+    MoveOutcome,
+    MovePlan,
+    MoveResult,
+    ReportEntry,
+    Totals,
+    readable,
+)
+
+ENGINE = "native"
+VERSION = "2"
 
 
 class Session:
@@ -60,13 +71,34 @@ class Session:
 
     def refuse_partial(self, what: str) -> None:
         """Raise PartialFailure if some paths failed; `what` says what became of the others."""
-        count = self.meter.failed_count
-        if not count:
-            return
-        first = self.meter.failed[0]
-        paths = "1 path failed" if count == 1 else f"{count} paths failed"
-        message = f"{paths}, {what}; the first: {readable(first.path) or '.'}: {first.reason}"
-        raise PartialFailure(message, retryable=self.meter.retryable)
+        meter = self.meter
+        if meter.failed_count:
+            raise partial_failure(
+                meter.failed[0], meter.failed_count, what, retryable=meter.retryable
+            )
+
+    def move_plan(self, totals: Totals, sample: Iterable[ReportEntry]) -> MovePlan:
+        """Return what a dry run answers."""
+        return MovePlan(
+            engine=ENGINE,
+            version=VERSION,
+            totals=totals,
+            sample=tuple(sample),
+            failed=self.meter.failed,
+            failed_count=self.meter.failed_count,
+        )
+
+    def move_result(self, error_class: str | None) -> MoveResult:
+        """Return what has been done so far."""
+        return MoveResult(
+            engine=ENGINE,
+            version=VERSION,
+            totals=self.meter.totals,
+            seconds=self.meter.seconds,
+            error_class=error_class,
+            failed=self.meter.failed,
+            failed_count=self.meter.failed_count,
+        )
 
     @contextmanager
     def errors_told(self, result: Callable[[str | None], MoveOutcome]) -> Generator[None]:

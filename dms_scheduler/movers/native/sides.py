@@ -58,7 +58,7 @@ class Sides:
     def walk(self, source_fd: int, target_fd: int) -> None:
         """Compare what is in two directories; the descriptors stay the caller's."""
         opener = self._opener(self._counterpart, self._entered)
-        top = opener.open_top(source_fd, target_fd, None)
+        top = opener.open_top(source_fd, target_fd)
         self._each(top, opener, self.entry)
 
     def _opener(

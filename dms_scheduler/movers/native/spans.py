@@ -6,26 +6,59 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import xxhash
-
-from dms_scheduler.movers.native.content import Copied, Pace
 
 _BUFFER_BYTES = 256 << 10
 _WRITE_OUT_BYTES = 8 << 20
 _MOST_STEPS = 4096
-_NOT_IN_KERNEL = {
+UNSUPPORTED = {
     errno.EXDEV,
     errno.EINVAL,
     errno.ENOSYS,
     errno.EOPNOTSUPP,
+    errno.ENOTTY,
     errno.EBADF,
     errno.EPERM,
     errno.ETXTBSY,
 }
+"""What the kernel answers when two files allow no shortcut: then bytes are read and written."""
+
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+Step = Callable[[int, int, int, int], int]
+
+
+class Pace(Protocol):
+    """Told around each chunk, so that limits, counts and cancels see it."""
+
+    @property
+    def chunk(self) -> int:
+        """How many bytes to move at once."""
+        ...
+
+    def before(self, size: int) -> None:
+        """Wait until `size` bytes may be moved; raise to stop."""
+        ...
+
+    def after(self, size: int) -> None:
+        """Count `size` bytes that were moved."""
+        ...
+
+    def check(self) -> None:
+        """Raise to stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many bytes the source gave, and their hash if one was asked for."""
+
+    size: int
+    digest: bytes | None
 
 
 def copy_range(
@@ -33,27 +66,31 @@ def copy_range(
 ) -> Copied:
     """Copy bytes `start` up to `end` of `source`, fewer only if it ends before.
 
-    With `hashed` the hash is of the very bytes that were read; raises OSError.
+    With `hashed` the hash is of the very bytes that were read. May move the descriptors'
+    positions; raises OSError.
     """
     if hashed:
         digest = xxhash.xxh3_128()
         done = _by_buffer(source, target, start, end, pace, digest.update)
         return Copied(done, digest.digest())
-    done = _in_kernel(source, target, start, end, pace)
+    done = 0
+    for step in (_in_kernel, _by_sendfile):
+        done += _pump(step, source, target, start + done, end, pace)
     if start + done < end:
         done += _by_buffer(source, target, start + done, end, pace, None)
     return Copied(done, None)
 
 
-def _in_kernel(source: int, target: int, start: int, end: int, pace: Pace) -> int:
+def _pump(step: Step, source: int, target: int, start: int, end: int, pace: Pace) -> int:
+    """Repeat `step` until all is copied, the source ends, or the step cannot be used."""
     place = start
     while place < end:
         wanted = min(pace.chunk, end - place)
         pace.before(wanted)
         try:
-            moved = os.copy_file_range(source, target, wanted, place, place)
+            moved = step(source, target, place, wanted)
         except OSError as error:
-            if error.errno in _NOT_IN_KERNEL:
+            if error.errno in UNSUPPORTED:
                 break
             raise
         if moved == 0:
@@ -61,6 +98,15 @@ def _in_kernel(source: int, target: int, start: int, end: int, pace: Pace) -> in
         pace.after(moved)
         place += moved
     return place - start
+
+
+def _in_kernel(source: int, target: int, place: int, size: int) -> int:
+    return os.copy_file_range(source, target, size, place, place)
+
+
+def _by_sendfile(source: int, target: int, place: int, size: int) -> int:
+    os.lseek(target, place, os.SEEK_SET)
+    return os.sendfile(target, source, place, size)
 
 
 def _by_buffer(
@@ -89,10 +135,26 @@ def _by_buffer(
 
 def write_at(target: int, data: memoryview, place: int) -> None:
     """Write all of `data` at `place`."""
-    while data:
-        written = os.pwrite(target, data, place)
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(target, rest, place)
         place += written
-        data = data[written:]
+        rest = rest[written:]
+
+
+def digest_range(fd: int, start: int, end: int, pace: Pace) -> bytes:
+    """Return the hash of bytes `start` up to `end`, fewer if the file ends before."""
+    digest = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(min(_BUFFER_BYTES, max(1, end - start))))
+    place = start
+    while place < end:
+        pace.check()
+        size = os.preadv(fd, [buffer[: end - place]], place)
+        if size == 0:
+            break
+        digest.update(buffer[:size])
+        place += size
+    return digest.digest()
 
 
 def write_back(fd: int, start: int, end: int, pace: Pace, *, drop: bool) -> None:

@@ -18,23 +18,13 @@ from typing import NamedTuple
 
 import xxhash
 
-from dms_scheduler.movers.native.content import Copied, Pace, clone
+from dms_scheduler.movers.native.content import clone, past_the_cache
+from dms_scheduler.movers.native.spans import Copied, Pace, copy_range, write_at
 
 GRAIN = 4096
 _ZEROS = bytes(GRAIN)
 _READ_BYTES = 1 << 20
-_FLUSH_BYTES = 64 << 20
-_REREAD_BYTES = 16 << 20
 _NO_HOLES = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_NOT_IN_KERNEL = {
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.EBADF,
-    errno.EPERM,
-    errno.ETXTBSY,
-}
 _RUN = struct.Struct("<QQ")
 
 
@@ -112,56 +102,16 @@ def copy_sparse(
     place = start
     for piece in pieces_of(source, start, end):
         pace.after(piece.start - place)
-        place = _copy_piece(source, target, piece, pace)
+        place = piece.start + copy_range(source, target, *piece, pace, hashed=False).size
         if place < piece.end:
             return Copied(place - start, None)
     pace.after(end - place)
     return Copied(end - start, None)
 
 
-def _copy_piece(source: int, target: int, piece: Piece, pace: Pace) -> int:
-    """Copy it; return where the copy ends, before the piece does only if the source shrank."""
-    place = piece.start
-    step = _in_kernel
-    while place < piece.end:
-        wanted = min(pace.chunk, piece.end - place)
-        pace.before(wanted)
-        try:
-            moved = step(source, target, place, wanted)
-        except OSError as error:
-            if step is _by_buffer or error.errno not in _NOT_IN_KERNEL:
-                raise
-            step = _by_buffer
-            continue
-        if moved == 0:
-            break
-        pace.after(moved)
-        place += moved
-    return place
-
-
-def _in_kernel(source: int, target: int, place: int, size: int) -> int:
-    return os.copy_file_range(source, target, size, place, place)
-
-
-def _by_buffer(source: int, target: int, place: int, size: int) -> int:
-    data = os.pread(source, size, place)
-    _write_at(target, data, place)
-    return len(data)
-
-
-def _write_at(target: int, data: bytes | memoryview, place: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(target, rest, place)
-        place += written
-        rest = rest[written:]
-
-
 def _copy_hashed(source: int, target: int, start: int, end: int, pace: Pace) -> Copied:
     digest = SparseDigest()
     place = start
-    waiting = 0
     chunk = max(GRAIN, pace.chunk - pace.chunk % GRAIN)
     for window in _windows(pieces_of(source, start, end), end, chunk):
         pace.before(sum(piece.end - piece.start for piece in window.pieces))
@@ -169,18 +119,13 @@ def _copy_hashed(source: int, target: int, start: int, end: int, pace: Pace) -> 
         digest.add(window.start, data)
         view = memoryview(data)
         for piece in window.pieces:
-            _write_at(
+            write_at(
                 target, view[piece.start - window.start : piece.end - window.start], piece.start
             )
         if len(data) < window.end - window.start:
             return Copied(max(place, window.start + len(data)) - start, digest.digest())
         pace.after(window.end - place)
         place = window.end
-        waiting += len(data)
-        if waiting >= _FLUSH_BYTES:
-            # Bit by bit: one flush of a huge file at its end would keep a cancel waiting.
-            os.fdatasync(target)
-            waiting = 0
     pace.after(end - place)
     return Copied(end - start, digest.digest())
 
@@ -258,12 +203,6 @@ def sparse_digest(fd: int, start: int, end: int, pace: Pace) -> bytes:
 
 
 def sparse_digest_from_storage(fd: int, size: int, pace: Pace) -> bytes:
-    """Return the hash of a file just written, as the storage holds it if that is affordable.
-
-    The same rule as for files without holes: 16 MiB or more of data are written out and dropped
-    from the cache first.
-    """
-    if os.fstat(fd).st_blocks * 512 >= _REREAD_BYTES:
-        os.fdatasync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    """Return the hash of a file just written, as the storage holds it if that is affordable."""
+    past_the_cache(fd, size, os.fstat(fd).st_blocks * 512, pace)
     return sparse_digest(fd, 0, size, pace)

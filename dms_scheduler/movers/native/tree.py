@@ -176,19 +176,14 @@ class Opener:
         self._entered = entered
         self._on_done = on_done
 
-    def open_top(
-        self, source_fd: int, target_fd: int | None, on_done: Callable[[Folder], None] | None
-    ) -> Folder:
-        """Return the tops of both trees as a folder with descriptors of its own.
-
-        `on_done` replaces the usual one; raises OSError.
-        """
+    def open_top(self, source_fd: int, target_fd: int | None) -> Folder:
+        """Return the tops of both trees as a folder with descriptors of its own; raises OSError."""
         folder = Folder(
             path="",
             source_fd=os.dup(source_fd),
             target_fd=None if target_fd is None else os.dup(target_fd),
             parent=None,
-            on_done=on_done or self._on_done,
+            on_done=self._on_done,
         )
         try:
             self._entered(folder)

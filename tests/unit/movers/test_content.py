@@ -53,12 +53,12 @@ def test_all_ways_agree(
 def test_a_way_that_gives_up_in_the_middle_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole: Callable[[int, int, int], int] = os.copy_file_range
+    whole: Callable[[int, int, int, int, int], int] = os.copy_file_range
     calls: list[int] = []
 
-    def fading(source: int, target: int, size: int) -> int:
+    def fading(source: int, target: int, size: int, start: int, to: int) -> int:
         calls.append(size)
-        return whole(source, target, size) if len(calls) < 3 else unsupported()
+        return whole(source, target, size, start, to) if len(calls) < 3 else unsupported()
 
     monkeypatch.setattr(os, "copy_file_range", fading)
     assert copy(tmp_path, DATA) == DATA
@@ -99,13 +99,18 @@ def test_a_clone_counts_as_moved(
     assert copy(tmp_path, DATA, hashed=hashed) == DATA
 
 
+@pytest.mark.parametrize("call", ["write", "pwrite"])
 def test_writes_that_are_cut_short_are_continued(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    write: Callable[[int, memoryview], int] = os.write
+    """Of a file that fits into one buffer, and of one that does not."""
+    write, cut = getattr(os, call), list[int]()
 
-    def short(fd: int, data: memoryview) -> int:
-        return write(fd, data[:1000])
+    def short(fd: int, data: bytes | memoryview, *place: int) -> int:
+        cut.append(len(data))
+        return write(fd, data[:1000], *place)
 
-    monkeypatch.setattr(os, "write", short)
-    assert copy(tmp_path, DATA, hashed=True) == DATA
+    monkeypatch.setattr(os, call, short)
+    data = DATA[:5000] if call == "write" else DATA
+    assert copy(tmp_path, data, hashed=True) == data
+    assert len(cut) > 1

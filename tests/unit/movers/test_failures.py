@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dms_scheduler.movers import Compare, MoverError, NoSpace, PartialFailure, Verify, durable
-from dms_scheduler.movers.native import content
+from dms_scheduler.movers.native import content, spans
 from tests.unit.movers.support import Place, Recorder, as_nobody, look, temporaries
 
 MIB = 1 << 20
@@ -142,12 +142,16 @@ def test_verify_catches_storage_that_writes_something_else(
 ) -> None:
     place.write("src/file", os.urandom(size))
     old = place.write("dst/file", "what was there")
-    write = content.write_all
+    write, write_at = content.write_all, spans.write_at
 
     def spoil(fd: int, data: bytes) -> None:
         write(fd, flip(data))
 
+    def spoil_at(fd: int, data: bytes | memoryview, place: int) -> None:
+        write_at(fd, flip(bytes(data)), place)
+
     monkeypatch.setattr(content, "write_all", spoil)
+    monkeypatch.setattr(spans, "write_at", spoil_at)
     with pytest.raises(PartialFailure) as caught:
         place.run(retries=1)
     assert failures(caught.value) == {"file": "verify_mismatch"}
