@@ -12,6 +12,10 @@ ARGS ?=
 # cores: many tests wait for real processes, so two would leave the cores idle.
 PYTEST_ARGS ?= -n 4
 
+# Some machines and images forbid Python to keep what it compiled. The tests start hundreds of
+# processes, and each would compile all of DMS anew: half a second of CPU apiece.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install up test lint check format bench constraints clean
 
@@ -22,7 +26,7 @@ help: ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 ifneq ($(UV),)
 	@test -x $(BIN)/python || $(UV) venv --quiet $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
 else
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "DMS needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
