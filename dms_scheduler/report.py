@@ -1,4 +1,7 @@
-"""One attempt's report on the handler's side: lines are collected, and compressed by a thread."""
+"""One attempt's report on the handler's side: lines are collected, and compressed by a thread.
+
+Not `movers.native.meter`, whose reporter tells the progress.
+"""
 
 import json
 import threading

@@ -24,15 +24,6 @@ class MoverError(Exception):
         self.retryable = type(self).retryable if retryable is None else retryable
         self.result: MoveOutcome | None = None
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the error, with what had been done, as JSON-safe data."""
-        return {
-            "message": str(self),
-            "error_class": self.error_class,
-            "retryable": self.retryable,
-            "result": self.result.to_dict() if self.result else None,
-        }
-
 
 class Refused(MoverError):
     """The request itself is not allowed or makes no sense; nothing was changed."""
@@ -121,6 +112,17 @@ def empty_source() -> Refused:
         "check that it is mounted, or set allow_empty_src=true"
     )
     return Refused(message, error_class="empty_source")
+
+
+def overlap() -> Refused:
+    """Return the error for a source and a destination that hold each other."""
+    message = "source and destination are the same or one lies inside the other; separate them"
+    return Refused(message, error_class="overlap")
+
+
+def not_found(called: str) -> Refused:
+    """Return the error for what is missing; `called` names it, such as `source '/a/b'`."""
+    return Refused(f"{called} does not exist; check the path", error_class="not_found")
 
 
 def partial_failure(first: FailedPath, count: int, what: str, *, retryable: bool) -> PartialFailure:

@@ -219,3 +219,11 @@ def root_identities(roots: tuple[str, ...]) -> frozenset[tuple[int, int]]:
 def kind_of(status: os.stat_result) -> str:
     """Return words for the type of a file."""
     return _TYPE_NAMES.get(stat.S_IFMT(status.st_mode), "of an unknown type")
+
+
+def refuse_blocked(fd: int, missing: tuple[str, ...], text: str) -> None:
+    """Refuse the destination `text` if the first name that `fd` lacks as a folder is something."""
+    status = status_at(fd, missing[0]) if missing else None
+    if status is not None:
+        message = f"destination {text!r}: {missing[0]!r} is {kind_of(status)}"
+        raise Refused(message, error_class="bad_destination")

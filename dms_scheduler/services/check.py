@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from app.tasks import PermanentFailure, Task, TaskOptions, define_task
-from dms_scheduler.movers import CheckTotals, MoveRequest
-from dms_scheduler.services.handling import Attempt, Result, engine_for, run_handler
+from dms_scheduler.movers import CheckTotals
+from dms_scheduler.services.handling import Attempt, Result, engine_for, move_request, run_handler
 from dms_scheduler.services.parameters import CheckParameters
 
 DIFFERENCES = "differences"
@@ -18,19 +18,12 @@ def check(task: Task[CheckParameters]) -> Result:
         RetryLater: the mover's error, with what was found as data.
 
     """
-    return run_handler(task, lambda attempt: _compare(task.payload, attempt))
+    return run_handler(task, _compare)
 
 
 def _compare(parameters: CheckParameters, attempt: Attempt) -> Result:
-    request = MoveRequest(
-        task_id=attempt.task_id,
-        epoch=attempt.epoch,
-        src=parameters.src,
-        dst=parameters.dst,
-        roots=attempt.roots,
-        options=parameters.move_options(),
-    )
-    result = engine_for(parameters.src, parameters.dst).check(request, attempt.control)
+    mover = engine_for(parameters.src, parameters.dst)
+    result = mover.check(move_request(parameters, attempt), attempt.control)
     if result.same:
         return result.to_dict()
     data = {**result.to_dict(), "error_class": DIFFERENCES, "retryable": False}

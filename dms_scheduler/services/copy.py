@@ -15,7 +15,7 @@ def copy(task: Task[CopyParameters]) -> Result:
         PermanentFailure, RetryLater: the mover's error, with what had been done as data.
 
     """
-    return run_handler(task, lambda attempt: move(task.payload, attempt))
+    return run_handler(task, move)
 
 
 COPY = define_task(

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from app.tasks import LeaseLost as TaskLeaseLost
 from app.tasks import (
@@ -24,6 +24,7 @@ from dms_scheduler.movers import (
     Interrupted,
     LeaseLost,
     Mover,
+    MoveRequest,
     MoverError,
     NativeMover,
     Progress,
@@ -31,10 +32,11 @@ from dms_scheduler.movers import (
     split_roots,
 )
 from dms_scheduler.movers.rclone import RcloneMover, RcloneSettings, is_remote
-from dms_scheduler.services.parameters import Parameters
+from dms_scheduler.services.parameters import Parameters, TwoSides
 
 ROOTS_VARIABLE: Final = "DMS_DATA_ROOTS"
 Result = dict[str, object]
+_Given = TypeVar("_Given", bound=Parameters)
 
 
 class TaskMoveControl:
@@ -95,20 +97,20 @@ class Attempt:
     control: Control
 
 
-def run_handler(task: Task[Any], work: Callable[[Attempt], Result]) -> Result:
-    """Call `work` for one attempt and return its result.
+def run_handler(task: Task[_Given], work: Callable[[_Given, Attempt], Result]) -> Result:
+    """Call `work` with the task's parameters for one attempt and return its result.
 
     Raises:
         PermanentFailure, RetryLater: the mover's error, with what had been done as data.
         TaskCancelled, LeaseLost: the runner said so.
 
     """
-    parameters: Parameters = task.payload
-    control = TaskMoveControl(current_control(), parameters.seconds_left())
+    control = TaskMoveControl(current_control(), task.payload.seconds_left())
     try:
-        for note in parameters.notes():
+        for note in task.payload.notes():
             control.log(note)
-        return work(Attempt(task.id, task.epoch, allowed_roots(os.environ), control))
+        attempt = Attempt(task.id, task.epoch, allowed_roots(os.environ), control)
+        return work(task.payload, attempt)
     except Interrupted as error:
         # What the runner said comes back to it as it was: it knows what becomes of the task.
         raise TaskCancelled(str(error), ends_task=False) from error
@@ -116,6 +118,18 @@ def run_handler(task: Task[Any], work: Callable[[Attempt], Result]) -> Result:
         raise TaskLeaseLost(str(error)) from error
     except MoverError as error:
         raise as_task_failure(error) from error
+
+
+def move_request(parameters: TwoSides, attempt: Attempt) -> MoveRequest:
+    """Return what a mover is asked for by a task with two sides."""
+    return MoveRequest(
+        task_id=attempt.task_id,
+        epoch=attempt.epoch,
+        src=parameters.src,
+        dst=parameters.dst,
+        roots=attempt.roots,
+        options=parameters.move_options(),
+    )
 
 
 def allowed_roots(environ: Mapping[str, str]) -> tuple[str, ...]:

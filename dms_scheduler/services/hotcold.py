@@ -15,7 +15,7 @@ def hotcold(task: Task[HotcoldParameters]) -> Result:
         PermanentFailure, RetryLater: the mover's error, with what was counted as data.
 
     """
-    return run_handler(task, lambda attempt: _count(task.payload, attempt))
+    return run_handler(task, _count)
 
 
 def _count(parameters: HotcoldParameters, attempt: Attempt) -> Result:

@@ -134,7 +134,7 @@ def _agrees(given: object, wanted: object) -> bool:
     return given == wanted
 
 
-class _TwoSides(Parameters):
+class TwoSides(Parameters):
     """What `sync`, `copy` and `check` share: two places."""
 
     takes_remotes: ClassVar[bool] = True
@@ -153,7 +153,7 @@ class _TwoSides(Parameters):
         return MoveOptions(**{name: getattr(self, name) for name in shared})
 
 
-class CopyParameters(_TwoSides):
+class CopyParameters(TwoSides):
     """What `copy` takes; `sync` takes more."""
 
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -198,7 +198,7 @@ def _comparable(value: frozenset[Preserve]) -> frozenset[Preserve]:
     return value
 
 
-class CheckParameters(_TwoSides):
+class CheckParameters(TwoSides):
     """What `check` takes."""
 
     elsewhere: ClassVar[dict[str, str]] = dict.fromkeys(

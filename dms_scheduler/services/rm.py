@@ -15,7 +15,7 @@ def rm(task: Task[RmParameters]) -> Result:
         PermanentFailure, RetryLater: the mover's error, with what had been done as data.
 
     """
-    return run_handler(task, lambda attempt: _remove(task.payload, attempt))
+    return run_handler(task, _remove)
 
 
 def _remove(parameters: RmParameters, attempt: Attempt) -> Result:

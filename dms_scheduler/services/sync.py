@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from app.tasks import Task, TaskOptions, define_task
-from dms_scheduler.movers import MoveRequest
-from dms_scheduler.services.handling import Attempt, Result, engine_for, run_handler
+from dms_scheduler.services.handling import Attempt, Result, engine_for, move_request, run_handler
 from dms_scheduler.services.parameters import CopyParameters, SyncParameters
 
 
@@ -15,7 +14,7 @@ def sync(task: Task[SyncParameters]) -> Result:
         PermanentFailure, RetryLater: the mover's error, with what had been done as data.
 
     """
-    return run_handler(task, lambda attempt: move(task.payload, attempt))
+    return run_handler(task, move)
 
 
 def move(parameters: CopyParameters, attempt: Attempt) -> Result:
@@ -25,17 +24,9 @@ def move(parameters: CopyParameters, attempt: Attempt) -> Result:
         MoverError: refused, failed or stopped; and whatever `control.check` raises.
 
     """
-    request = MoveRequest(
-        task_id=attempt.task_id,
-        epoch=attempt.epoch,
-        src=parameters.src,
-        dst=parameters.dst,
-        roots=attempt.roots,
-        options=parameters.move_options(),
-    )
     mover = engine_for(parameters.src, parameters.dst)
     act = mover.plan if parameters.dry_run else mover.run
-    return act(request, attempt.control).to_dict()
+    return act(move_request(parameters, attempt), attempt.control).to_dict()
 
 
 SYNC = define_task(

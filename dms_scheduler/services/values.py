@@ -102,11 +102,7 @@ def local_place(value: str) -> str:
     if is_remote(value):
         message = "give a path of the worker's machine; files at a remote have no times of access"
         raise ValueError(message)
-    try:
-        split_path(value)
-    except MoverError as error:
-        raise ValueError(str(error)) from error
-    return value
+    return place(value)
 
 
 def patterns(value: tuple[str, ...]) -> tuple[str, ...]:

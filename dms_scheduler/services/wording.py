@@ -81,8 +81,4 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _plain(context: Mapping[str, Any]) -> dict[str, str]:
     """Return the context's values as texts, choices without their quotes."""
-    return {name: _unquoted(str(value)) for name, value in context.items()}
-
-
-def _unquoted(text: str) -> str:
-    return text.replace("'", "")
+    return {name: str(value).replace("'", "") for name, value in context.items()}

@@ -39,6 +39,7 @@ from dms_scheduler.movers import (
     Symlinks,
     Verify,
 )
+from tests.support.processes import is_alive, living_group
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
@@ -78,7 +79,7 @@ class MoverProcess:
         """The process ids of its living children."""
         with contextlib.suppress(psutil.NoSuchProcess):
             below = psutil.Process(self.process.pid).children(recursive=True)
-            return [each.pid for each in below if each.status() != psutil.STATUS_ZOMBIE]
+            return [each.pid for each in below if is_alive(each.pid)]
         return []
 
     def kill_main(self) -> None:
@@ -96,7 +97,7 @@ class MoverProcess:
 
     def group(self) -> list[int]:
         """The living processes of its group."""
-        return [pid for pid in psutil.pids() if _lives_in(pid, self.process.pid)]
+        return living_group(self.process.pid)
 
     def told(self) -> list[dict[str, Any]]:
         """Everything that the control was told so far."""
@@ -108,13 +109,6 @@ class MoverProcess:
         """Wait for the end; what `run` returned or raised."""
         self.process.wait(PATIENCE)
         return self.told()[-1]
-
-
-def _lives_in(pid: int, group: int) -> bool:
-    try:
-        return os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return False
 
 
 def until(true: Callable[[], object], what: str) -> None:
@@ -190,7 +184,8 @@ def main() -> None:
     try:
         _tell(result=NativeMover().run(request, teller).to_dict())
     except MoverError as error:
-        _tell(error=error.to_dict())
+        result = error.result.to_dict() if error.result else None
+        _tell(error={"retryable": error.retryable, "result": result})
 
 
 if __name__ == "__main__":

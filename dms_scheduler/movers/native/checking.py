@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from dms_scheduler.movers.contract import Compare, Control, MoveOptions, MoveRequest
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import not_found
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.native.endpoints import Source, Target, open_source, open_target
 from dms_scheduler.movers.native.matching import Matcher
@@ -106,8 +106,7 @@ class _Checking(Session):
         roots = root_identities(request.roots)
         target = open_target(dst, source, roots, stack, create=False)
         if target.fd is None:
-            message = f"destination {dst.text!r} does not exist; check the path"
-            raise Refused(message, error_class="not_found")
+            raise not_found(f"destination {dst.text!r}")
         locks = Locks(roots, self.log)
         stack.callback(locks.close)
         locks.read(source.fd, at_rest=True)

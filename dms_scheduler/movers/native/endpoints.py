@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from dms_scheduler.movers.above import ancestry
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found, overlap
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
     READ_DIRECTORY,
@@ -17,6 +17,7 @@ from dms_scheduler.movers.paths import (
     descend,
     identity,
     kind_of,
+    refuse_blocked,
     status_at,
 )
 
@@ -55,8 +56,7 @@ def open_source(location: Location, stack: ExitStack) -> Source:
     except OSError as error:
         raise as_mover_error(error, location.text) from error
     if status is None:
-        message = f"source {location.text!r} does not exist; check the path"
-        raise Refused(message, error_class="not_found")
+        raise not_found(f"source {location.text!r}")
     if len(rest) == 1 and stat.S_ISREG(status.st_mode) and not location.wants_directory:
         return Source(fd, rest[0], status)
     message = f"source {location.text!r}: {rest[0]!r} is {kind_of(status)}"
@@ -87,7 +87,7 @@ def open_target(
         fd, rest = descend(location)
         stack.callback(os.close, fd)
         missing, name = _split(location, source, rest)
-        _refuse_blocked(fd, missing, location)
+        refuse_blocked(fd, missing, location.text)
         _refuse_overlap(fd, source, missing, name)
         is_root = not missing and identity(os.fstat(fd)) in roots
         if missing and not create:
@@ -110,13 +110,6 @@ def _split(
     return rest[:-1], rest[-1]
 
 
-def _refuse_blocked(fd: int, missing: tuple[str, ...], location: Location) -> None:
-    status = status_at(fd, missing[0]) if missing else None
-    if status is not None:
-        message = f"destination {location.text!r}: {missing[0]!r} is {kind_of(status)}"
-        raise Refused(message, error_class="bad_destination")
-
-
 def _refuse_overlap(fd: int, source: Source, missing: tuple[str, ...], name: str | None) -> None:
     if source.name is not None:
         status = status_at(fd, name) if name and not missing else None
@@ -127,12 +120,6 @@ def _refuse_overlap(fd: int, source: Source, missing: tuple[str, ...], name: str
         overlaps = inside_source or holds_source
     if overlaps:
         raise overlap()
-
-
-def overlap() -> Refused:
-    """Return the error for a source and a destination that hold each other."""
-    message = "source and destination are the same or one lies inside the other; separate them"
-    return Refused(message, error_class="overlap")
 
 
 def _make(fd: int, missing: tuple[str, ...], stack: ExitStack) -> int:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from dms_scheduler.movers.contract import Control, RemoveRequest
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.native.doomed import Doomed, Fail, Mark, Protected, Walk, open_same
 from dms_scheduler.movers.native.meter import Reporter, Tally
@@ -93,8 +93,7 @@ class _Removing(Session):
         # A first attempt that finds nothing ends the task, so there was something once.
         if self._request.epoch > 1:
             return None
-        message = f"{location.text!r} does not exist; check the path"
-        raise Refused(message, error_class="not_found")
+        raise not_found(repr(location.text))
 
     def _refuse_kind(self, location: Location, top: Doomed) -> None:
         """Raise Refused if the entry is not of the kind that the request is for."""

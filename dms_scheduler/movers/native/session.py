@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from dms_scheduler.movers.answering import Answering
 from dms_scheduler.movers.contract import Control
 from dms_scheduler.movers.errors import (
     FileProblem,
     MoverError,
     RunnerLost,
-    partial_failure,
 )
 from dms_scheduler.movers.guard import Guard, Stopped
 from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.oserrors import as_mover_error, classify, reason_of
-from dms_scheduler.movers.results import (
-    Action,
-    MoveOutcome,
-    MovePlan,
-    MoveResult,
-    ReportEntry,
-    Totals,
-    readable,
-)
+from dms_scheduler.movers.results import Action, MoveOutcome, ReportEntry, readable
 
 ENGINE = "native"
 VERSION = "2"
 
 
-class Session:
+class Session(Answering):
     """What the calls that compare, remove and count have in common; of one call."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
         self.guard = Guard(control)
         self.meter = Meter()
+        super().__init__(ENGINE, VERSION, self.meter)
 
     def log(self, message: str) -> None:
         """Hand a line to the task's log."""
@@ -68,37 +61,6 @@ class Session:
         )
         if named:
             self.log(f"failed: {path or '.'}: {reason}")
-
-    def refuse_partial(self, what: str) -> None:
-        """Raise PartialFailure if some paths failed; `what` says what became of the others."""
-        meter = self.meter
-        if meter.failed_count:
-            raise partial_failure(
-                meter.failed[0], meter.failed_count, what, retryable=meter.retryable
-            )
-
-    def move_plan(self, totals: Totals, sample: Iterable[ReportEntry]) -> MovePlan:
-        """Return what a dry run answers."""
-        return MovePlan(
-            engine=ENGINE,
-            version=VERSION,
-            totals=totals,
-            sample=tuple(sample),
-            failed=self.meter.failed,
-            failed_count=self.meter.failed_count,
-        )
-
-    def move_result(self, error_class: str | None) -> MoveResult:
-        """Return what has been done so far."""
-        return MoveResult(
-            engine=ENGINE,
-            version=VERSION,
-            totals=self.meter.totals,
-            seconds=self.meter.seconds,
-            error_class=error_class,
-            failed=self.meter.failed,
-            failed_count=self.meter.failed_count,
-        )
 
     @contextmanager
     def errors_told(self, result: Callable[[str | None], MoveOutcome]) -> Generator[None]:

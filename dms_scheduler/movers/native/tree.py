@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dms_scheduler.movers.errors import overlap
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.native.endpoints import overlap
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity
 from dms_scheduler.movers.patterns import Filters
 

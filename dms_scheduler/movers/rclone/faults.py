@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from dms_scheduler.movers.errors import MoverError, NoSpace
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What a message means: a word, whether another attempt may help, whether the run ends."""
-
-    error_class: str
-    retryable: bool = False
-    fatal: bool = False
-
+from dms_scheduler.movers.errors import MoverError
+from dms_scheduler.movers.faults import Fault, ending
 
 _UNKNOWN = Fault("rclone_error", retryable=True)
 # The first that fits counts, so the narrower ones come first.
@@ -92,7 +82,7 @@ _FAULTS: tuple[tuple[str, Fault], ...] = (
 )
 _COMPILED = tuple((re.compile(words, re.IGNORECASE), fault) for words, fault in _FAULTS)
 
-REMEDIES = {
+_REMEDIES = {
     "no_space": "Free some space or choose another destination, then retry the task.",
     "quota_exceeded": "Raise the quota or free some space, then retry the task.",
     "read_only": "Make the destination writable or choose another one.",
@@ -117,8 +107,4 @@ def classify(message: str) -> Fault:
 
 def as_mover_error(message: str, what: str) -> MoverError:
     """Return the error that ends a run because of `message` about `what` (a remote, a path)."""
-    fault = classify(message)
-    kind = NoSpace if fault.error_class in {"no_space", "quota_exceeded"} else MoverError
-    remedy = REMEDIES.get(fault.error_class, "")
-    text = f"{what}: {message.rstrip('. ')}. {remedy}".rstrip()
-    return kind(text, error_class=fault.error_class, retryable=fault.retryable)
+    return ending(what, message.rstrip(". "), classify(message), _REMEDIES)

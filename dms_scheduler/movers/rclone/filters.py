@@ -95,14 +95,10 @@ def _piece(rest: str) -> tuple[str, str]:
     if head == "?":
         return "[^/]", rest[1:]
     if head == "\\" and len(rest) > 1:
-        return _literal(rest[1]), rest[2:]
+        return _escaped(rest[1]), rest[2:]
     if head == "[":
         return _class(rest)
-    return _literal(head), rest[1:]
-
-
-def _literal(character: str) -> str:
-    return _escaped(character)
+    return _escaped(head), rest[1:]
 
 
 def _escaped(text: str) -> str:

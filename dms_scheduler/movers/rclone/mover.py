@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
-
 from dms_scheduler.movers.contract import Control, MoveRequest, RemoveRequest
+from dms_scheduler.movers.rclone.binary import find_binary, version_of
 from dms_scheduler.movers.rclone.checking import Checking
-from dms_scheduler.movers.rclone.daemon import find_binary
 from dms_scheduler.movers.rclone.moving import Moving
 from dms_scheduler.movers.rclone.removing import Removing
+from dms_scheduler.movers.rclone.session import ENGINE
 from dms_scheduler.movers.rclone.settings import RcloneSettings
 from dms_scheduler.movers.results import CheckResult, MovePlan, MoveResult
-
-ENGINE = "rclone"
-_VERSION_SECONDS = 30
 
 
 class RcloneMover:
@@ -31,11 +26,11 @@ class RcloneMover:
     @property
     def version(self) -> str:
         """Version of rclone. Raises Refused if it is not installed."""
-        return _version(find_binary())
+        return version_of(find_binary())
 
     def plan(self, request: MoveRequest, control: Control) -> MovePlan:
         """Say what `run` would do; raises MoverError."""
-        return Moving(self._settings, request, control, self.version).plan()
+        return Moving(self._settings, request, control).plan()
 
     def run(self, request: MoveRequest, control: Control) -> MoveResult:
         """Do it.
@@ -44,21 +39,12 @@ class RcloneMover:
             MoverError: with `result`; and whatever `control.check` raises, as it is.
 
         """
-        return Moving(self._settings, request, control, self.version).run()
+        return Moving(self._settings, request, control).run()
 
     def check(self, request: MoveRequest, control: Control) -> CheckResult:
         """Compare both sides; raises MoverError."""
-        return Checking(self._settings, request, control, self.version).check()
+        return Checking(self._settings, request, control).check()
 
     def remove(self, request: RemoveRequest, control: Control) -> MoveResult | MovePlan:
         """Remove what the request names; a plan of it with `dry_run`. Raises MoverError."""
-        return Removing(self._settings, request, control, self.version).remove()
-
-
-@functools.cache
-def _version(binary: str) -> str:
-    command = [binary, "--config=", "version"]
-    done = subprocess.run(
-        command, capture_output=True, check=True, env={}, timeout=_VERSION_SECONDS
-    )
-    return done.stdout.split(b"\n", 1)[0].decode().removeprefix("rclone v").strip()
+        return Removing(self._settings, request, control).remove()

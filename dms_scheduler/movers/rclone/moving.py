@@ -5,39 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from dms_scheduler.movers.contract import (
-    Compare,
-    Control,
-    Fsync,
-    MoveRequest,
-    Overwrite,
-    Preserve,
-    Symlinks,
-    Verify,
-)
+from dms_scheduler.movers.contract import Compare, Control, Fsync, MoveRequest, Symlinks, Verify
 from dms_scheduler.movers.durable import Devices
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import empty_source
 from dms_scheduler.movers.patterns import BACKUP_NAME
+from dms_scheduler.movers.rclone import copy_call
 from dms_scheduler.movers.rclone.answers import number
 from dms_scheduler.movers.rclone.events import Event, Kind
-from dms_scheduler.movers.rclone.faults import as_mover_error, classify
 from dms_scheduler.movers.rclone.filters import leftovers
 from dms_scheduler.movers.rclone.names import plain
 from dms_scheduler.movers.rclone.opening import Opening
 from dms_scheduler.movers.rclone.places import Place
 from dms_scheduler.movers.rclone.proof import prove
-from dms_scheduler.movers.rclone.runner import JobFailed
 from dms_scheduler.movers.rclone.session import Session
 from dms_scheduler.movers.rclone.settings import RcloneSettings
 from dms_scheduler.movers.rclone.unfinished import remove_unfinished
-from dms_scheduler.movers.results import (
-    MAX_FAILED_PATHS,
-    Action,
-    MovePlan,
-    MoveResult,
-    Phase,
-    ReportEntry,
-)
+from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Phase, ReportEntry
 
 _LINK_SUFFIX = ".rclonelink"
 _PAUSE_SECONDS = 1.0
@@ -46,12 +29,9 @@ _PAUSE_SECONDS = 1.0
 class Moving:
     """One call of plan or run."""
 
-    def __init__(
-        self, settings: RcloneSettings, request: MoveRequest, control: Control, version: str
-    ) -> None:
+    def __init__(self, settings: RcloneSettings, request: MoveRequest, control: Control) -> None:
         self._request = request
         self._options = request.options
-        self._version = version
         texts = (request.src, request.dst)
         self._session = Session(
             settings, control, texts, request.roots, request.options, request.task_id
@@ -59,7 +39,6 @@ class Moving:
         self._opening = Opening(self._session, request)
         self._runner = self._session.runner
         self._tally = self._runner.tally
-        self._sample: list[ReportEntry] = []
         self._specials: set[str] = set()
         self._copied: list[str] = []
         self._deletions: list[str] = []
@@ -81,7 +60,7 @@ class Moving:
 
     def run(self) -> MoveResult:
         """Do it. Raises MoverError."""
-        with self._session.told(self._result):
+        with self._session.told(self._session.move_result):
             source, target = self._opening.open(change=True)
             self._sweep(target)
             self._rehearse(source, target)
@@ -91,12 +70,8 @@ class Moving:
             self._flush(target)
             self._prove(source, target)
             self._session.refuse_partial("the rest is done")
-            result = self._result(None)
-            done = result.totals
-            self._runner.log(
-                f"done: {done.files} files and {done.links} links copied, {done.bytes} bytes, "
-                f"{done.skipped} skipped, {done.deleted} deleted"
-            )
+            result = self._session.move_result(None)
+            self._runner.log(result.totals.done())
             return result
 
     def _sweep(self, target: Place) -> None:
@@ -108,7 +83,7 @@ class Moving:
         self._session.do("operations/delete", parameters, target.text)
 
     def _rehearse(self, source: Place, target: Place) -> None:
-        config = self._config(source, target)
+        config = copy_call.settings_of(self._options, source, target)
         if "SizeOnly" in config and self._options.compare is Compare.SIZE_MTIME and target.exists:
             self._runner.log(
                 "a side keeps no modification times, and the two have no kind of checksum in "
@@ -116,8 +91,7 @@ class Moving:
             )
         self._folders_told = target.known.empty_folders
         self._runner.on_event = self._take
-        parameters = self._parameters(source, target, {**config, "DryRun": True})
-        self._step(self._call(source, mirror=self._options.delete), parameters, source.text)
+        self._call_copy(source, target, {**config, "DryRun": True}, mirror=self._options.delete)
         if self._options.delete:
             self._guard_deletions(source)
 
@@ -133,11 +107,10 @@ class Moving:
         self._runner.log(f"plan: {planned.files} files, {planned.bytes} bytes to copy")
 
     def _copy(self, source: Place, target: Place) -> None:
-        parameters = self._parameters(source, target, self._config(source, target))
-        call = self._call(source, mirror=False)
+        config = copy_call.settings_of(self._options, source, target)
         self._runner.clean_up = partial(self._clean_up, target)
         for left in range(self._options.retries, -1, -1):
-            self._step(call, parameters, source.text)
+            self._call_copy(source, target, config, mirror=False)
             if left == self._options.retries:
                 self._tally.counts["skipped"] = self._skipped(source)
             if not (left and self._runner.may_pass):
@@ -148,6 +121,13 @@ class Moving:
             if not self._runner.failed(path):
                 self._take_folder(path)
         self._runner.settle_failures()
+
+    def _call_copy(
+        self, source: Place, target: Place, config: Mapping[str, object], *, mirror: bool
+    ) -> None:
+        chosen = self._session.chosen
+        parameters = copy_call.parameters_of(self._options, source, target, chosen, config)
+        self._session.step(copy_call.name_of(source, mirror=mirror), parameters, source.text)
 
     def _clean_up(self, target: Place, paths: Sequence[str], end: float) -> None:
         if self._runner.daemon is not None:
@@ -170,7 +150,7 @@ class Moving:
     def _count_source(self, source: Place) -> int:
         if source.file is not None:
             return 1
-        parameters = {"fs": source.fs, "_filter": {"FilterRule": self._session.filters}}
+        parameters = {"fs": source.fs, "_filter": self._session.chosen}
         answer = self._session.do("operations/size", parameters, source.text)
         return int(number(answer.get("count")))
 
@@ -184,7 +164,7 @@ class Moving:
         if self._deletions:
             self._delete_files(target)
         for path in self._folder_deletions:
-            self._delete_folder(target, path)
+            self._session.remove_folder(target.fs, path, path)
         self._runner.settle_failures()
 
     def _delete_files(self, target: Place) -> None:
@@ -193,16 +173,10 @@ class Moving:
             name = f"{BACKUP_NAME}/{self._request.task_id}.{self._request.epoch}"
             below = f"{target.fs.rstrip('/')}/{name}"
             parameters = {"srcFs": target.fs, "dstFs": below, "_filter": chosen}
-            self._step("sync/move", parameters, target.text)
+            self._session.step("sync/move", parameters, target.text)
         else:
             parameters = {"fs": target.fs, "_filter": chosen}
-            self._step("operations/delete", parameters, target.text)
-
-    def _delete_folder(self, target: Place, path: str) -> None:
-        try:
-            self._runner.job("operations/rmdir", {"fs": target.fs, "remote": path})
-        except JobFailed as failed:
-            self._runner.note_failure(path, str(failed))
+            self._session.step("operations/delete", parameters, target.text)
 
     def _flush(self, target: Place) -> None:
         """Wait until what was written to local files is on storage."""
@@ -225,72 +199,13 @@ class Moving:
         prove(self._session, source, target, self._copied)
         self._runner.settle_failures()
 
-    @staticmethod
-    def _call(source: Place, *, mirror: bool) -> str:
-        if source.file is not None:
-            return "operations/copyfile"
-        return "sync/sync" if mirror else "sync/copy"
-
-    def _config(self, source: Place, target: Place) -> dict[str, object]:
-        """Return rclone's settings for how files are compared and replaced."""
-        options = self._options
-        config: dict[str, object] = {}
-        if options.compare is Compare.EXISTS or options.overwrite is Overwrite.NEVER:
-            config["IgnoreExisting"] = True
-        if options.overwrite is Overwrite.NEWER:
-            config["UpdateOlder"] = True
-        if options.compare is Compare.SIZE:
-            config["SizeOnly"] = True
-        elif options.compare is Compare.CHECKSUM:
-            config["CheckSum"] = True
-        elif not (source.known.times and target.known.times):
-            common = source.known.hashes & target.known.hashes
-            config["CheckSum" if common else "SizeOnly"] = True
-        if Preserve.MTIME not in options.preserve:
-            config |= {"NoUpdateModTime": True, "NoUpdateDirModTime": True}
-        if options.verify is Verify.NONE:
-            config["IgnoreChecksum"] = True
-        return config
-
-    def _parameters(
-        self, source: Place, target: Place, config: Mapping[str, object]
-    ) -> dict[str, object]:
-        if source.file is not None:
-            both = {"srcFs": source.fs, "srcRemote": source.file}
-            return {**both, "dstFs": target.fs, "dstRemote": target.file, "_config": config}
-        return {
-            "srcFs": source.fs,
-            "dstFs": target.fs,
-            # With `include` a directory is only made where a file needs it.
-            "createEmptySrcDirs": target.known.empty_folders and not self._options.include,
-            "_config": config,
-            "_filter": {"FilterRule": self._session.filters},
-        }
-
-    def _step(self, call: str, parameters: Mapping[str, object], what: str) -> None:
-        """Do a step in which single paths may fail. Raises MoverError if it failed as a whole."""
-        try:
-            self._runner.job(call, parameters)
-        except JobFailed as failed:
-            if not self._runner.has_failures or classify(str(failed)).fatal:
-                raise as_mover_error(str(failed), what) from failed
-
     def _guard_deletions(self, source: Place) -> None:
         count = len(self._deletions) + len(self._folder_deletions)
-        if count > self._options.max_delete:
-            message = (
-                f"{count} entries would be deleted, max_delete allows {self._options.max_delete}; "
-                "nothing was changed"
-            )
-            raise Refused(message, error_class="max_delete")
+        self._session.refuse_many(count, self._options.max_delete)
         if self._to_do or self._options.allow_empty_src:
             return
         if not self._count_source(source):
-            message = (
-                "the source holds no files, so delete=true would empty the destination; "
-                "check that it is mounted, or set allow_empty_src=true"
-            )
-            raise Refused(message, error_class="empty_source")
+            raise empty_source()
 
     def _take(self, event: Event) -> None:
         """Count what rclone did with one path, and tell it."""
@@ -345,28 +260,7 @@ class Moving:
     def _tell(self, action: Action, path: str, size: int | None = None) -> None:
         if not self._telling:
             return
-        path = plain(path)
-        if len(self._sample) < MAX_FAILED_PATHS:
-            self._sample.append(ReportEntry(action=action, path=path, size=size))
-        self._runner.report(action, path, size)
+        self._runner.tell(ReportEntry(action=action, path=plain(path), size=size))
 
     def _plan_result(self, _: str | None) -> MovePlan:
-        return MovePlan(
-            engine="rclone",
-            version=self._version,
-            totals=self._tally.totals,
-            sample=tuple(self._sample),
-            failed=tuple(self._tally.failed),
-            failed_count=self._tally.failed_count,
-        )
-
-    def _result(self, error_class: str | None) -> MoveResult:
-        return MoveResult(
-            engine="rclone",
-            version=self._version,
-            totals=self._tally.totals,
-            seconds=self._tally.seconds,
-            error_class=error_class,
-            failed=tuple(self._tally.failed),
-            failed_count=self._tally.failed_count,
-        )
+        return self._session.move_plan(self._tally.totals, self._tally.sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dms_scheduler.movers.contract import Compare, MoveRequest, Preserve
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found, overlap
 from dms_scheduler.movers.rclone.places import Place
 from dms_scheduler.movers.rclone.session import Session, as_file, remote_place
 
@@ -32,8 +32,7 @@ class Opening:
         same = (source.name, source.absolute) == (target.name, target.absolute)
         shorter = min(len(source.parts), len(target.parts))
         if same and source.parts[:shorter] == target.parts[:shorter]:
-            message = "source and destination are the same or one lies inside the other"
-            raise Refused(f"{message}; separate them", error_class="overlap")
+            raise overlap()
 
     def open(self, *, change: bool) -> tuple[Place, Place]:
         """Return source and destination with rclone running; what is missing is made if `change`.
@@ -93,21 +92,14 @@ class Opening:
             raise Refused(message, error_class="root_refused")
 
     def _find_source(self, source: Place) -> Place:
-        address = source.address
-        if address is None or source.file is not None:
+        if source.address is None or source.file is not None:
             return source
-        found = self._session.find(source)
+        called = f"source {source.text!r}"
+        found = self._session.as_found(source, called)
         if found is None:
-            message = f"source {source.text!r} does not exist; check the path"
-            raise Refused(message, error_class="not_found")
-        if found.get("IsDir"):
-            return source
-        if address.wants_directory:
-            message = f"source {source.text!r} is a file, and the path ends with a slash"
-            raise Refused(message, error_class="bad_source")
-        source = as_file(source)
-        self._refuse_file_mirror(source)
-        return source
+            raise not_found(called)
+        self._refuse_file_mirror(found)
+        return found
 
     def _find_target(self, source: Place, target: Place) -> Place:
         if target.address is None:
@@ -119,7 +111,7 @@ class Opening:
         is_folder = found is not None and bool(found.get("IsDir"))
         if source.file is None:
             if found is not None and not is_folder:
-                message = f"destination {target.text!r} is a file"
+                message = f"destination {target.text!r} is a file; name a directory"
                 raise Refused(message, error_class="bad_destination")
             return target
         if is_folder or target.address.wants_directory:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.oserrors import as_mover_error
 from dms_scheduler.movers.paths import (
@@ -24,6 +24,7 @@ from dms_scheduler.movers.paths import (
     identity,
     kind_of,
     locate,
+    refuse_blocked,
     root_identities,
     status_at,
 )
@@ -106,8 +107,7 @@ class LocalSide:
         name = rest[0]
         status = status_at(fd, name)
         if status is None:
-            message = f"source {text!r} does not exist; check the path"
-            raise Refused(message, error_class="not_found")
+            raise not_found(f"source {text!r}")
         if len(rest) > 1 or not stat.S_ISREG(status.st_mode) or wants_directory:
             message = f"source {text!r}: {name!r} is {kind_of(status)}"
             raise Refused(message, error_class="bad_source")
@@ -139,7 +139,7 @@ class LocalSide:
             if name is not None:
                 into = not rest or location.wants_directory
                 rest, file = (rest, name) if into else (rest[:-1], rest[-1])
-            self._refuse_blocked(fd, rest, text)
+            refuse_blocked(fd, rest, text)
             is_top = not rest and identity(os.fstat(fd)) in root_identities(self._roots)
             if change:
                 fd, rest = self._make(fd, rest, whole=name is None), ()
@@ -151,12 +151,6 @@ class LocalSide:
         place.is_top = is_top
         place.exists = not rest
         return place
-
-    def _refuse_blocked(self, fd: int, rest: tuple[str, ...], text: str) -> None:
-        status = status_at(fd, rest[0]) if rest else None
-        if status is not None:
-            message = f"destination {text!r}: {rest[0]!r} is {kind_of(status)}"
-            raise Refused(message, error_class="bad_destination")
 
     def _make(self, fd: int, missing: tuple[str, ...], *, whole: bool) -> int:
         if missing:

@@ -28,7 +28,7 @@ def prove(session: Session, source: Place, target: Place, copied: Sequence[str])
             runner.log(f"verified: {len(copied)} files by {common[0]}, as they were copied")
         return
     runner.on_event = lambda _: None
-    chosen = {"FilterRule": session.filters} if everything else session.only(copied)
+    chosen = session.chosen if everything else session.only(copied)
     if source.file is not None:
         chosen = session.only([source.file])
     if source.file != target.file:
@@ -39,28 +39,13 @@ def prove(session: Session, source: Place, target: Place, copied: Sequence[str])
     runner.log(f"verified: {what} by reading both sides")
 
 
-def _compare(session: Session, source: Place, target: Place, chosen: object) -> None:
-    runner = session.runner
-    runner.expects_differences = True
+def _compare(session: Session, source: Place, target: Place, chosen: dict[str, object]) -> None:
+    note = session.runner.note_failure
     try:
-        answer = runner.job(
-            "operations/check",
-            {
-                "srcFs": source.fs,
-                "dstFs": target.fs,
-                "oneWay": True,
-                "download": True,
-                "differ": True,
-                "missingOnDst": True,
-                "error": True,
-                "_filter": chosen,
-            },
-        )
+        answer = session.compare(source, target, chosen, one_way=True, download=True)
     except JobFailed as failed:
-        runner.note_failure(".", str(failed))
+        note(".", str(failed))
         return
-    finally:
-        runner.expects_differences = False
     for key in ("differ", "missingOnDst", "error"):
         for path in texts(answer.get(key)):
-            runner.note_failure(path, _MISMATCH)
+            note(path, _MISMATCH)

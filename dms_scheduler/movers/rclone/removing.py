@@ -2,66 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-
 from dms_scheduler.movers.contract import Control, MoveOptions, RemoveRequest
-from dms_scheduler.movers.errors import Refused
+from dms_scheduler.movers.errors import Refused, not_found
 from dms_scheduler.movers.patterns import BACKUP_NAME
 from dms_scheduler.movers.rclone.address import Address, parse_address
 from dms_scheduler.movers.rclone.answers import fields, items
 from dms_scheduler.movers.rclone.events import Event, Kind
-from dms_scheduler.movers.rclone.faults import as_mover_error, classify
 from dms_scheduler.movers.rclone.names import plain
 from dms_scheduler.movers.rclone.places import Place
-from dms_scheduler.movers.rclone.runner import JobFailed
-from dms_scheduler.movers.rclone.session import Session, as_file, remote_place
+from dms_scheduler.movers.rclone.session import Session, remote_place
 from dms_scheduler.movers.rclone.settings import RcloneSettings
-from dms_scheduler.movers.results import (
-    MAX_FAILED_PATHS,
-    Action,
-    MovePlan,
-    MoveResult,
-    Phase,
-    ReportEntry,
-    Totals,
-)
+from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Phase, ReportEntry
 
 
 class Removing:
     """One call of remove."""
 
-    def __init__(
-        self, settings: RcloneSettings, request: RemoveRequest, control: Control, version: str
-    ) -> None:
+    def __init__(self, settings: RcloneSettings, request: RemoveRequest, control: Control) -> None:
         self._request = request
-        self._version = version
         options = MoveOptions(include=request.include, exclude=request.exclude)
         self._session = Session(settings, control, (request.path,), (), options, request.task_id)
         self._runner = self._session.runner
         self._tally = self._runner.tally
-        self._sample: list[ReportEntry] = []
         self._files = 0
         self._folders: list[str] = []
 
     def remove(self) -> MoveResult | MovePlan:
         """Do it, or say what would be done. Raises MoverError."""
-        with self._session.told(self._result):
+        session = self._session
+        with session.told(session.move_result):
             address = parse_address(self._request.path)
             if address.is_top:
                 raise _top(address)
             place = self._open(address)
             if place is None:
-                return self._result(None)
+                return session.move_result(None)
             if place.file is None:
                 self._runner.above = address.parts[-1]
             self._plan(place)
             if self._request.dry_run:
-                return self._as_plan()
+                return session.move_plan(self._tally.totals, self._tally.sample)
             self._act(place, address)
-            self._session.refuse_partial("the others are removed")
+            session.refuse_partial("the others are removed")
             self._runner.log(f"done: {self._tally.totals.deleted} entries removed")
-            return self._result(None)
+            return session.move_result(None)
 
     def _open(self, address: Address) -> Place | None:
         place = remote_place(address)
@@ -70,26 +54,19 @@ class Removing:
         self._session.start(place)
         if place.known.buckets and len(address.parts) == 1:
             raise _top(address)
-        found = self._session.find(place)
+        found = self._session.as_found(place, repr(address.text))
         if found is None:
-            if self._request.epoch > 1:
-                self._runner.log("nothing is there any more: an earlier attempt removed it")
-                return None
-            message = f"{address.text!r} does not exist; check the path"
-            raise Refused(message, error_class="not_found")
-        if found.get("IsDir"):
-            return place
-        if address.wants_directory:
-            message = f"{address.text!r} is a file, and the path ends with a slash"
-            raise Refused(message, error_class="bad_source")
-        return as_file(place)
+            if self._request.epoch <= 1:
+                raise not_found(repr(address.text))
+            self._runner.log("nothing is there any more: an earlier attempt removed it")
+        return found
 
     @property
     def _filtered(self) -> bool:
         return bool(self._request.include or self._request.exclude)
 
     def _chosen(self) -> dict[str, object]:
-        return {"FilterRule": self._session.filters} if self._filtered else {}
+        return self._session.chosen if self._filtered else {}
 
     def _plan(self, place: Place) -> None:
         if place.file is not None:
@@ -97,12 +74,7 @@ class Removing:
         else:
             self._plan_folder(place)
         count = self._tally.totals.deleted
-        if count > self._request.max_delete:
-            message = (
-                f"{count} entries would be deleted, max_delete allows {self._request.max_delete}; "
-                "nothing was changed"
-            )
-            raise Refused(message, error_class="max_delete")
+        self._session.refuse_many(count, self._request.max_delete)
         self._files = count - len(self._folders)
 
     def _plan_folder(self, place: Place) -> None:
@@ -133,7 +105,6 @@ class Removing:
         self._tally.planned = self._tally.totals
         self._tally.counts.clear()
         self._tally.phase = Phase.DELETE
-        self._sample.clear()
         self._runner.on_event = self._take
         if place.file is not None:
             self._remove_file(place, address)
@@ -163,7 +134,7 @@ class Removing:
                 "dstRemote": place.file,
             }
         call = "operations/movefile" if self._request.backup else "operations/deletefile"
-        self._step(call, parameters, place.text)
+        self._session.step(call, parameters, place.text)
 
     def _remove_files(self, place: Place, address: Address) -> None:
         if self._request.backup:
@@ -172,57 +143,25 @@ class Removing:
                 "dstFs": self._backup(address).fs,
                 "_filter": self._chosen(),
             }
-            self._step("sync/move", parameters, place.text)
+            self._session.step("sync/move", parameters, place.text)
         else:
             parameters = {"fs": place.fs, "_filter": self._chosen()}
-            self._step("operations/delete", parameters, place.text)
+            self._session.step("operations/delete", parameters, place.text)
 
     def _remove_folder(self, place: Place, address: Address, path: str) -> None:
         fs, remote = (place.fs, path) if path else (address.parent, address.parts[-1])
-        try:
-            self._runner.job("operations/rmdir", {"fs": fs, "remote": remote})
-        except JobFailed as failed:
-            self._runner.note_failure(path or ".", str(failed))
-        else:
+        if self._session.remove_folder(fs, remote, path or "."):
             self._tell(path or ".")
-
-    def _step(self, call: str, parameters: Mapping[str, object], what: str) -> None:
-        try:
-            self._runner.job(call, parameters)
-        except JobFailed as failed:
-            if not self._runner.has_failures or classify(str(failed)).fatal:
-                raise as_mover_error(str(failed), what) from failed
 
     def _take(self, event: Event) -> None:
         if event.kind in {Kind.DELETED, Kind.MOVED} and event.path:
             self._tell(event.path)
 
     def _tell(self, path: str) -> None:
-        path = plain(self._runner.told(path))
         self._tally.counts["deleted"] += 1
-        if len(self._sample) < MAX_FAILED_PATHS:
-            self._sample.append(ReportEntry(action=Action.DELETE, path=path))
         if self._request.dry_run or self._tally.planned is not None:
-            self._runner.report(Action.DELETE, path)
-
-    def _as_plan(self) -> MovePlan:
-        return MovePlan(
-            engine="rclone",
-            version=self._version,
-            totals=Totals(**asdict(self._tally.totals)),
-            sample=tuple(self._sample),
-        )
-
-    def _result(self, error_class: str | None) -> MoveResult:
-        return MoveResult(
-            engine="rclone",
-            version=self._version,
-            totals=self._tally.totals,
-            seconds=self._tally.seconds,
-            error_class=error_class,
-            failed=tuple(self._tally.failed),
-            failed_count=self._tally.failed_count,
-        )
+            path = plain(self._runner.told(path))
+            self._runner.tell(ReportEntry(action=Action.DELETE, path=path))
 
 
 def _depth(path: str) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from dms_scheduler.movers.contract import Control
 from dms_scheduler.movers.errors import LeaseLost, MoverError, RunnerLost
+from dms_scheduler.movers.faults import Fault
 from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.rclone.answers import fields, items
 from dms_scheduler.movers.rclone.daemon import CallError, Daemon
 from dms_scheduler.movers.rclone.events import Event, Kind
-from dms_scheduler.movers.rclone.faults import Fault, as_mover_error, classify
+from dms_scheduler.movers.rclone.faults import as_mover_error, classify
 from dms_scheduler.movers.rclone.names import plain
 from dms_scheduler.movers.rclone.tally import Tally
 from dms_scheduler.movers.results import Action, ReportEntry, readable
@@ -24,7 +24,6 @@ _STOP_SECONDS = 0.7
 _MOST_KEPT_FAILURES = 10_000
 _HIDDEN = "***"
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.dms-part\.[0-9a-f]{6}\Z")
-_NEWER = "another attempt of this task may have begun; rclone was ended before it changed more"
 
 
 class JobFailed(Exception):
@@ -36,7 +35,7 @@ class Runner:
 
     def __init__(self, control: Control, bandwidth: int | None, secrets: frozenset[str]) -> None:
         """`bandwidth` is the task's own limit in bytes a second."""
-        self.control = control
+        self._control = control
         self.guard = Guard(control)
         self.tally = Tally()
         self.daemon: Daemon | None = None
@@ -52,7 +51,7 @@ class Runner:
         self._failures: dict[str, tuple[str, Fault]] = {}
         self._fatal: MoverError | None = None
         self._group = 0
-        self._told = 0.0
+        self._told_at = 0.0
 
     def shown(self, text: str) -> str:
         """Return `text` without secrets."""
@@ -69,18 +68,19 @@ class Runner:
     def log(self, message: str) -> None:
         """Write a line to the task's log."""
         try:
-            self.control.log(readable(self.shown(message)))
+            self._control.log(readable(self.shown(message)))
         except OSError as error:
             raise RunnerLost(error) from error
 
-    def report(self, action: Action, path: str, size: int | None = None) -> None:
-        """Write a line of the task's report."""
-        self.report_entry(ReportEntry(action=action, path=path, size=size))
+    def tell(self, entry: ReportEntry) -> None:
+        """Write a line of the task's report; the first ones are named in the answer too."""
+        self.tally.keep(entry)
+        self.report(entry)
 
-    def report_entry(self, entry: ReportEntry) -> None:
+    def report(self, entry: ReportEntry) -> None:
         """Write a line of the task's report."""
         try:
-            self.control.report(entry)
+            self._control.report(entry)
         except OSError as error:
             raise RunnerLost(error) from error
 
@@ -137,9 +137,7 @@ class Runner:
         word, retryable = fault.error_class, fault.retryable
         if self.tally.fail(path, reason, word, retryable=retryable):
             self.log(f"failed: {path}: {reason}")
-        self.report_entry(
-            ReportEntry(action=Action.FAILED, path=path, error_class=word, reason=reason)
-        )
+        self.report(ReportEntry(action=Action.FAILED, path=path, error_class=word, reason=reason))
 
     def job(self, path: str, parameters: Mapping[str, object]) -> dict[str, object]:
         """Run one step and return its answer.
@@ -163,8 +161,7 @@ class Runner:
             self.tally.job_ended()
         if not status.get("success"):
             raise JobFailed(self.shown(str(status.get("error", "no reason given"))))
-        output = status.get("output")
-        return cast("dict[str, object]", output) if isinstance(output, dict) else {}
+        return fields(status.get("output"))
 
     def stats(self) -> dict[str, object]:
         """Return rclone's numbers of the step that was just done."""
@@ -179,37 +176,35 @@ class Runner:
                 daemon.drain()
                 self._tell(daemon, group)
                 return status
-            if time.monotonic() - self._told >= _PROGRESS_SECONDS:
+            if time.monotonic() - self._told_at >= _PROGRESS_SECONDS:
                 self._tell(daemon, group)
             self.guard.pause(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _check(self, daemon: Daemon) -> None:
         self.guard.check()
-        if time.monotonic() >= self.control.deadline:
-            raise LeaseLost(_NEWER)
         daemon.drain()
         if self._fatal is not None:
             self.settle_failures()
             raise self._fatal
 
     def _tell(self, daemon: Daemon, group: str) -> None:
-        self._told = time.monotonic()
-        self.set_bandwidth()
+        self._told_at = time.monotonic()
+        self._set_bandwidth()
         stats = daemon.call("core/stats", {"group": group})
         try:
-            self.control.progress(self.tally.progress(stats))
+            self._control.progress(self.tally.progress(stats))
         except OSError as error:
             raise RunnerLost(error) from error
 
     def begin(self) -> None:
         """Give a process that was just started what it has to know."""
         self._bandwidth = None
-        self.set_bandwidth()
+        self._set_bandwidth()
 
-    def set_bandwidth(self) -> None:
+    def _set_bandwidth(self) -> None:
         """Give rclone the limit that holds now, if it is another than before."""
-        live = self.control.bandwidth
+        live = self._control.bandwidth
         wanted = (self._own_bandwidth or 0) if live is None else live
         if wanted != (self._bandwidth or 0):
             rate = f"{wanted}B" if wanted else "off"

@@ -7,15 +7,16 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
+from dms_scheduler.movers.answering import Answering
 from dms_scheduler.movers.contract import Control, MoveOptions, Symlinks
-from dms_scheduler.movers.errors import MoverError, PartialFailure, Refused
-from dms_scheduler.movers.guard import Stopped
+from dms_scheduler.movers.errors import MoverError, Refused
 from dms_scheduler.movers.locks import Locks
 from dms_scheduler.movers.oserrors import as_mover_error as as_os_mover_error
 from dms_scheduler.movers.paths import root_identities
 from dms_scheduler.movers.rclone import confine
 from dms_scheduler.movers.rclone.address import Address, is_remote, parse_address
 from dms_scheduler.movers.rclone.answers import fields
+from dms_scheduler.movers.rclone.binary import find_binary, version_of
 from dms_scheduler.movers.rclone.config import (
     CONFIG_VARIABLE,
     RcloneConfig,
@@ -27,22 +28,22 @@ from dms_scheduler.movers.rclone.daemon import (
     Daemon,
     Folder,
     RcloneError,
-    find_binary,
 )
-from dms_scheduler.movers.rclone.faults import as_mover_error
+from dms_scheduler.movers.rclone.faults import as_mover_error, classify
 from dms_scheduler.movers.rclone.filters import rules
 from dms_scheduler.movers.rclone.places import LocalSide, Place, read_features
 from dms_scheduler.movers.rclone.remote_lock import hold_remote
 from dms_scheduler.movers.rclone.runner import JobFailed, Runner
 from dms_scheduler.movers.rclone.settings import UNCONFINED_VARIABLE, RcloneSettings
-from dms_scheduler.movers.results import MoveOutcome, readable
+from dms_scheduler.movers.results import MoveOutcome
 
+ENGINE = "rclone"
 _RETRIES_BELOW = 3
 _WORKED_ON = 4 << 20  # bytes that rclone reads ahead of each transfer
 
 
-class Session:
-    """What plan, run, check and remove have in common; used as a context manager."""
+class Session(Answering):
+    """What plan, run, check and remove have in common; of one call."""
 
     def __init__(
         self,
@@ -54,44 +55,40 @@ class Session:
         task_id: str,
     ) -> None:
         """`texts` are the paths of the call, of which at least one names a remote."""
+        self._binary = find_binary()
         self.options = options
         self.addresses = [parse_address(text) if is_remote(text) else None for text in texts]
-        self.config = _loaded(settings)
-        names = dict.fromkeys(
-            part
-            for address in self.addresses
-            if address is not None
-            for part in self.config.chain(address.name)
-        )
-        self.names = tuple(names)
-        self.runner = Runner(control, options.bandwidth, self.config.secrets_of(self.names))
-        self.stack = ExitStack()
-        self.filters = rules(options.include, options.exclude)
+        self._config = _loaded(settings)
+        self._names = _needed(self._config, self.addresses)
+        self.runner = Runner(control, options.bandwidth, self._config.secrets_of(self._names))
+        super().__init__(ENGINE, version_of(self._binary), self.runner.tally)
+        self._stack = ExitStack()
+        self.chosen: dict[str, object] = {"FilterRule": rules(options.include, options.exclude)}
         self.suffix = f".dms-part.{hashlib.sha256(task_id.encode()).hexdigest()[:6]}"
         self._settings = settings
         self._locks = Locks(root_identities(roots), self.runner.log)
-        self.local = LocalSide(roots, self.stack, self._locks)
-        self.folder: Folder | None = None
+        self.local = LocalSide(roots, self._stack, self._locks)
+        self._folder: Folder | None = None
 
     def start(self, *places: Place) -> None:
         """Start rclone, and ask it what the remotes among `places` can do. Raises MoverError."""
         runner = self.runner
         rights = {fd: right for place in places for fd, right in place.rights.items()}
         confined = self._confined(local=bool(rights))
-        self.folder = folder = self.folder or self.stack.enter_context(closing(Folder()))
-        config = folder.write("rclone.conf", self.config.text_of(self.names))
-        self.stack.callback(self._keep_tokens, config)
+        self._folder = folder = self._folder or self._stack.enter_context(closing(Folder()))
+        config = folder.write("rclone.conf", self._config.text_of(self._names))
+        self._stack.callback(self._keep_tokens, config)
         runner.daemon = daemon = Daemon(folder, runner.take)
-        self.stack.callback(self.stop)
-        for path in self.config.files_of(self.names):
+        self._stack.callback(self.stop)
+        for path in self._config.files_of(self._names):
             rights[daemon.open_file(path)] = confine.READ_FILE
         rights.update(dict.fromkeys(self._locks.fds, 0))
-        daemon.start(find_binary(), self._flags(config, folder), rights, confined=confined)
+        daemon.start(self._binary, self._flags(config, folder), rights, confined=confined)
         runner.begin()
-        if self.config.exposed:
+        if self._config.exposed:
             runner.log(f"{CONFIG_VARIABLE}: others can read this file with its secrets: chmod 600")
         for place in places:
-            self.ask_features(place)
+            self._ask_features(place)
 
     def stop(self) -> None:
         """End rclone."""
@@ -101,14 +98,13 @@ class Session:
 
     def only(self, paths: Sequence[str]) -> dict[str, object]:
         """Return a filter for these paths alone. A name may hold any character but NUL."""
-        if self.folder is None:
+        if self._folder is None:
             message = "rclone was not started"
             raise RuntimeError(message)
         text = "".join(f"{path}\0" for path in paths)
-        return {"FilesFrom0": [self.folder.write("paths", text)]}
+        return {"FilesFrom0": [self._folder.write("paths", text)]}
 
-    def ask_features(self, place: Place) -> None:
-        """Learn what a side can do. Raises MoverError."""
+    def _ask_features(self, place: Place) -> None:
         fs = place.fs if place.address is None else place.address.parent
         place.features = read_features(self.do("operations/fsinfo", {"fs": fs}, place.text))
 
@@ -149,14 +145,15 @@ class Session:
         ]
 
     def _keep_tokens(self, copy: str) -> None:
-        if not keep_tokens(self.config, copy, self.names):
+        if not keep_tokens(self._config, copy, self._names):
             self.runner.log(
-                f"{CONFIG_VARIABLE}: a remote gave out a new token, and the file cannot be written"
+                f"{CONFIG_VARIABLE}: a remote gave out a new token, and the file cannot be "
+                "written; let the worker's user write it"
             )
 
     def lock_remote(self, address: Address, *, alone: bool) -> None:
         """Keep other tasks of this machine from writing there. Raises DestinationBusy."""
-        hold_remote(address, self.config.path, self.stack, alone=alone)
+        hold_remote(address, self._config.path, self._stack, alone=alone)
 
     def do(self, path: str, parameters: Mapping[str, object], what: str) -> dict[str, object]:
         """Run a step whose failure ends the call. Raises MoverError."""
@@ -164,6 +161,55 @@ class Session:
             return self.runner.job(path, parameters)
         except JobFailed as failed:
             raise as_mover_error(str(failed), what) from failed
+
+    def step(self, path: str, parameters: Mapping[str, object], what: str) -> None:
+        """Run a step in which single paths may fail. Raises MoverError if it failed as a whole."""
+        try:
+            self.runner.job(path, parameters)
+        except JobFailed as failed:
+            if not self.runner.has_failures or classify(str(failed)).fatal:
+                raise as_mover_error(str(failed), what) from failed
+
+    def compare(
+        self,
+        source: Place,
+        target: Place,
+        chosen: Mapping[str, object],
+        *,
+        one_way: bool,
+        download: bool,
+        size_only: bool = False,
+    ) -> dict[str, object]:
+        """Have two sides compared by checksums, or where `download` by reading both; return lists.
+
+        What differs is told to the runner's `on_event` as failures, and is none. Raises JobFailed.
+        """
+        self.runner.expects_differences = True
+        parameters = {
+            "srcFs": source.fs,
+            "dstFs": target.fs,
+            "oneWay": one_way,
+            "download": download,
+            "differ": True,
+            "missingOnDst": True,
+            "missingOnSrc": True,
+            "error": True,
+            "_config": {"SizeOnly": size_only},
+            "_filter": chosen,
+        }
+        try:
+            return self.runner.job("operations/check", parameters)
+        finally:
+            self.runner.expects_differences = False
+
+    def remove_folder(self, fs: str, remote: str, called: str) -> bool:
+        """Remove an empty folder; if that fails, note it for the path `called`. Return success."""
+        try:
+            self.runner.job("operations/rmdir", {"fs": fs, "remote": remote})
+        except JobFailed as failed:
+            self.runner.note_failure(called, str(failed))
+            return False
+        return True
 
     def find(self, place: Place) -> dict[str, object] | None:
         """Return what is at a remote place, None if nothing is. Raises MoverError."""
@@ -177,26 +223,37 @@ class Session:
         )
         return fields(answer.get("item")) or None
 
-    def refuse_partial(self, what: str) -> None:
-        """Raise PartialFailure if some paths failed; `what` says what became of the others."""
-        tally = self.runner.tally
-        if not tally.failed_count:
-            return
-        first = tally.failed[0]
-        count = tally.failed_count
-        paths = "1 path failed" if count == 1 else f"{count} paths failed"
-        message = f"{paths}, {what}; the first: {readable(first.path) or '.'}: {first.reason}"
-        raise PartialFailure(message, retryable=tally.retryable)
+    def as_found(self, place: Place, called: str) -> Place | None:
+        """Return a remote place as the folder or the file that it is, None if nothing is there.
+
+        `called` names it in errors. Raises MoverError.
+        """
+        found = self.find(place)
+        if found is None:
+            return None
+        if found.get("IsDir"):
+            return place
+        if place.address is not None and place.address.wants_directory:
+            message = f"{called} is a file, and the path ends with a slash; leave the slash out"
+            raise Refused(message, error_class="bad_source")
+        return as_file(place)
+
+    def refuse_many(self, count: int, most: int) -> None:
+        """Refuse to delete more than `most` entries, before any is."""
+        if count > most:
+            message = (
+                f"{count} entries would be deleted, max_delete allows {most}; nothing was "
+                "changed: check the paths, or raise max_delete"
+            )
+            raise Refused(message, error_class="max_delete")
 
     @contextmanager
     def told(self, result: Callable[[str | None], MoveOutcome]) -> Generator[None]:
         """Close everything at the end; give an error what had been done, and no secrets."""
         try:
-            with self.stack:
-                self.stack.callback(self._locks.close)
+            with self._stack:
+                self._stack.callback(self._locks.close)
                 yield
-        except Stopped as stopped:
-            raise self.runner.guard.cause or stopped from None
         except CallError as error:
             broken = RcloneError(f"rclone refused a call: {self.runner.shown(str(error))}")
             broken.result = result(broken.error_class)
@@ -219,6 +276,12 @@ def _loaded(settings: RcloneSettings) -> RcloneConfig:
         )
         raise Refused(message, error_class="no_remotes")
     return load_config(settings.config)
+
+
+def _needed(config: RcloneConfig, addresses: Sequence[Address | None]) -> tuple[str, ...]:
+    """Return the remotes in `addresses` with all that they are built on, each once."""
+    chains = (config.chain(address.name) for address in addresses if address is not None)
+    return tuple(dict.fromkeys(name for chain in chains for name in chain))
 
 
 def remote_place(address: Address) -> Place:

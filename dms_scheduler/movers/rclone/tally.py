@@ -15,6 +15,7 @@ from dms_scheduler.movers.results import (
     FailedPath,
     Phase,
     Progress,
+    ReportEntry,
     Totals,
 )
 
@@ -27,6 +28,7 @@ class Tally:
     def __init__(self) -> None:
         self.phase = Phase.PLAN
         self.counts: Counter[str] = Counter()
+        self.sample: list[ReportEntry] = []
         self.failed: list[FailedPath] = []
         self.failed_count = 0
         self.retryable = False
@@ -54,6 +56,11 @@ class Tally:
         if named:
             self.failed.append(FailedPath(path=path, reason=reason, error_class=error_class))
         return named
+
+    def keep(self, entry: ReportEntry) -> None:
+        """Keep the first entries for the answer."""
+        if len(self.sample) < MAX_FAILED_PATHS:
+            self.sample.append(entry)
 
     def job_ended(self) -> None:
         """Begin to count the bytes of another job on top."""

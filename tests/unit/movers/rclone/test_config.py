@@ -89,7 +89,7 @@ def loaded(folder: Path) -> RcloneConfig:
 def test_remotes_that_lead_to_local_files_or_programs_are_not_offered(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     assert config.names == USABLE
-    assert remote_names({"DMS_RCLONE_CONFIG": config.path}) == USABLE
+    assert remote_names({"DMS_RCLONE_CONFIG": f" {config.path} "}) == USABLE
     assert remote_names({}) == ()
     for name in set(config.sections) - set(USABLE):
         with pytest.raises(Refused) as caught:

@@ -14,7 +14,8 @@ from dms_scheduler.movers.errors import Refused
 from dms_scheduler.movers.patterns import Filters
 from dms_scheduler.movers.rclone import confine
 from dms_scheduler.movers.rclone.answers import fields, items
-from dms_scheduler.movers.rclone.daemon import Daemon, Folder, find_binary
+from dms_scheduler.movers.rclone.binary import find_binary
+from dms_scheduler.movers.rclone.daemon import Daemon, Folder
 from dms_scheduler.movers.rclone.filters import leftovers, rules
 from dms_scheduler.movers.rclone.names import plain
 
