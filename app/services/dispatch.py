@@ -56,10 +56,14 @@ class Dispatcher:
         return "skipped"
 
     async def note_waiting(self, event: OutboxEvent, reason: str) -> None:
-        """Say in the task's log why nothing happens."""
+        """Say in the task's log why nothing happens; nothing, if it has gone on or ended by now."""
         repository = await self._provider.get_repository()
-        with contextlib.suppress(TaskNotFoundError):
-            await repository.append_log(event.task_id, f"Waiting to be dispatched: {reason}")
+        with contextlib.suppress(*_OVERTAKEN):
+            await repository.set_status(
+                event.task_id,
+                TaskStatus.DISPATCHING,
+                log_entry=f"Waiting to be dispatched: {reason}",
+            )
 
     async def _submit(self, event: OutboxEvent) -> Outcome:
         repository = await self._provider.get_repository()

@@ -119,6 +119,9 @@ class TaskEventProcessor:
                     break
                 await asyncio.sleep(PAUSE_SECONDS)
             self._held.discard(event)
+        except Exception:
+            self._held.discard(event)  # so that it is claimed; a cancelled one stop() gives back
+            raise
         finally:
             self._queue.task_done()
 

@@ -41,15 +41,17 @@ class OutboxReader:
         self, outbox: Outbox, count: int, *, held: Collection[OutboxEvent] = ()
     ) -> list[OutboxEvent]:
         """At most `count` events, or half a second later none; those in `held` are in work already
-        and are not taken up. Raises StoreUnavailableError."""
+        and do not come again. Raises StoreUnavailableError."""
+        # As they are before it asks: one that ends while the reply travels may stand in that reply.
+        in_work = frozenset(held)
         try:
-            return await self._next(outbox, count, held)
+            return await self._next(outbox, count, in_work)
         except StoreUnavailableError:
             self._joined = False  # the store may come back without its data
             raise
 
     async def _next(
-        self, outbox: Outbox, count: int, held: Collection[OutboxEvent]
+        self, outbox: Outbox, count: int, in_work: Collection[OutboxEvent]
     ) -> list[OutboxEvent]:
         if not self._joined:
             await outbox.ensure_group(self._group)
@@ -57,7 +59,7 @@ class OutboxReader:
             self.again()
         if self._left_behind is not None and not self._rest_is_next:
             self._rest_is_next = True
-            return await self._take_up(outbox, self._left_behind, count, held)
+            return await self._take_up(outbox, self._left_behind, count, in_work)
         self._rest_is_next = False
         events = await outbox.take_due(self._group, hide_ms=self._abandoned_ms, count=count)
         if time.monotonic() >= self._next_claim:
@@ -65,14 +67,14 @@ class OutboxReader:
             events += await outbox.claim(
                 self._group, self._consumer, min_idle_ms=self._abandoned_ms, count=count
             )
-        if events:
+        if events := [event for event in events if event not in in_work]:
             return events
         block_ms = 0 if self.behind else _BLOCK_MS
         return await outbox.read(self._group, self._consumer, count=count, block_ms=block_ms)
 
     async def _take_up(
-        self, outbox: Outbox, after: str, count: int, held: Collection[OutboxEvent]
+        self, outbox: Outbox, after: str, count: int, in_work: Collection[OutboxEvent]
     ) -> list[OutboxEvent]:
         events = await outbox.unfinished(self._group, self._consumer, after=after, count=count)
         self._left_behind = events[-1].entry_id if events else None
-        return [event for event in events if event not in held]
+        return [event for event in events if event not in in_work]

@@ -259,7 +259,7 @@ def test_an_executor_that_is_killed_ends_the_attempt_and_the_next_one_completes(
         content = content_of(200 * 1024, number)
         source[b"file.%d" % number] = Entry("file", 0o644, 5, content)
     build_tree(source, tmp_path / "src")
-    options = MoveOptions(transfers=2, bandwidth=4 * MIB)
+    options = MoveOptions(transfers=2, bandwidth=MIB // 2)
     with MoverProcess(request_of(tmp_path, options)) as mover:
         until(lambda: len(mover.executors()) > 1 or mover.ended, "executors")
         os.kill(mover.executors()[0], signal.SIGKILL)

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.support.movers import MoverGroup
 from tests.support.stack import Stack, eventually
 
 SLOW = "6K"  # some files a second: the task lasts until `hurry`
@@ -93,32 +93,6 @@ def completed(stack: Stack, *task_ids: str) -> None:
         assert task["attempts"] == 1, task["history"]
 
 
-def movers(stack: Stack, worker: str) -> list[psutil.Process]:
-    """The processes of a worker that are at work with files below a root."""
-    found: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(stack.pid(worker)).children(recursive=True):
-            with suppress(OSError, psutil.Error):
-                links = (os.readlink(each) for each in Path(f"/proc/{process.pid}/fd").iterdir())
-                if any(link.startswith(str(stack.roots[0])) for link in links):
-                    found.append(process)
-    return found
-
-
-def holder(stack: Stack) -> str:
-    """The worker whose mover is at work."""
-    (worker,) = eventually(
-        lambda: [name for name in stack.plan.worker_names if movers(stack, name)], what="a mover"
-    )
-    return worker
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [
-        each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
-    ]
-
-
 def test_tasks_for_one_place_take_turns_and_others_run_beside(stack: Stack, data: Path) -> None:
     """The same destination, and one below it: both wait, none uses up an attempt."""
     dst = data / "dst"
@@ -178,25 +152,23 @@ def test_a_frozen_task_keeps_its_successor_out_until_it_is_dead(stack: Stack, da
     dst = data / "dst"
     task_id = sync(stack, fill(data / "a", "a"), dst, bandwidth=SLOW)
     writes(stack, task_id, dst)
-    worker = holder(stack)
-    frozen = movers(stack, worker)
-    stack.kill(worker, signal.SIGSTOP)
-    for process in frozen:
-        process.send_signal(signal.SIGSTOP)
+    mover = MoverGroup.at(stack, data / "a")
+    stack.kill(mover.worker, signal.SIGSTOP)
+    frozen = mover.freeze()
     before = finished(dst)
     assert before < finished(data / "a"), "it was too quick"
     waits(stack, task_id, "another task writes to")
     assert finished(dst) == before
     hurry(stack, task_id)
-    for process in frozen:
-        process.send_signal(signal.SIGCONT)
-    stack.kill(worker, signal.SIGCONT)
+    mover.thaw()
+    stack.kill(mover.worker, signal.SIGCONT)
     while True:
-        now, old = finished(dst), alive(frozen)
-        if not old:
+        now = finished(dst)
+        if not mover.has_locked(dst):  # then some of these may be of its successor
             break
         # One rename each may have been decided before it was stopped (docs/services/sync.md).
         assert len(now - before) <= len(frozen)
+    eventually(lambda: not mover.living(), what="it ends")
     completed(stack, task_id)
     assert tree(dst) == tree(data / "a")
 
@@ -206,7 +178,7 @@ def test_a_mover_whose_worker_alone_is_frozen_makes_way(stack: Stack, data: Path
     dst = data / "dst"
     task_id = sync(stack, fill(data / "a", "a"), dst, bandwidth=SLOW)
     writes(stack, task_id, dst)
-    worker = holder(stack)
+    worker = MoverGroup.at(stack, data / "a").worker
     stack.kill(worker, signal.SIGSTOP)
     hurry(stack, task_id)
     try:
@@ -223,18 +195,17 @@ def test_a_killed_holder_leaves_no_lock(stack: Stack, data: Path, victim: str) -
     task_id = sync(stack, fill(data / "a", "a"), dst, bandwidth=SLOW)
     other = sync(stack, fill(data / "b", "b", 5), dst) if victim == "mover" else None
     writes(stack, task_id, dst)
-    worker = holder(stack)
-    killed = movers(stack, worker)
+    mover = MoverGroup.at(stack, data / "a")
     if victim == "worker":
-        stack.kill(worker)
+        stack.kill(mover.worker)
     else:
-        os.kill(min(each.pid for each in killed), signal.SIGKILL)
-    eventually(lambda: not alive(killed), what="all processes of the mover are gone")
+        os.kill(mover.leader, signal.SIGKILL)
+    eventually(lambda: not mover.living(), what="all processes of the mover are gone")
     hurry(stack, task_id)
     try:
         for each in filter(None, (task_id, other)):
             assert stack.wait(each)["status"] == "COMPLETED"
     finally:
         if victim == "worker":
-            stack.start(worker)
+            stack.start(mover.worker)
     assert tree(dst) == {**tree(data / "a"), **(tree(data / "b") if other else {})}

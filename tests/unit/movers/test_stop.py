@@ -29,7 +29,7 @@ from tests.unit.movers.support import Place, Recorder
 place = object.__new__(Place)
 place.root = Path(sys.argv[1])
 place.src, place.dst = place.root / "src", place.root / "dst"
-place.run(bandwidth=200_000, task_id="killed", epoch=1)
+place.run(bandwidth=1000, task_id="killed", epoch=1)  # minutes for a file
 """
 
 
@@ -135,7 +135,7 @@ def test_a_control_that_takes_no_progress_ends_the_run(place: Place) -> None:
             super().progress(progress)
 
     with pytest.raises(MoverError, match="cannot be reached") as caught:
-        place.run(Deaf(), bandwidth=MIB)
+        place.run(Deaf(), bandwidth=MIB // 10)
     assert (caught.value.error_class, caught.value.retryable) == ("runner_lost", True)
     assert not temporaries(place.root)
 
