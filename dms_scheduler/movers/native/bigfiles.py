@@ -111,6 +111,11 @@ class BigFiles:
         self._discard = discard
         self._files: list[BigFile] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether as many files are on their way as parts may be with executors."""
+        return len(self._files) >= self._width
+
     def start(self, folder: Folder, plan: FilePlan) -> None:
         """Begin a file."""
         file = BigFile(folder, plan)

@@ -125,7 +125,10 @@ class Executors:
 
     def submit_big(self, folder: Folder, plan: FilePlan) -> None:
         """Begin a big file, waiting for an executor that has room."""
+        while self._big.full:
+            self.turn(_TURN_SECONDS)
         self._big.start(folder, plan)
+        self._feed()
         while self._waiting:
             self.turn(_TURN_SECONDS)
 

@@ -26,7 +26,15 @@ from dms_scheduler.movers.native.filecopy import (
 from dms_scheduler.movers.native.journal import NO_DIGEST, SourceId, may_be_ours
 from dms_scheduler.movers.native.meter import Ledger, Tally
 from dms_scheduler.movers.native.records import FilePlan, Outcome, child
-from dms_scheduler.movers.native.spans import copy_range, digest_range, write_back
+from dms_scheduler.movers.native.spans import (
+    Copied,
+    EarlyPace,
+    copy_and_reread,
+    copy_range,
+    digest_range,
+    is_memory,
+    write_back,
+)
 from dms_scheduler.movers.native.sparse import copy_sparse, has_holes, sparse_digest
 from dms_scheduler.movers.patterns import journal_name, part_name
 from dms_scheduler.movers.results import Action
@@ -198,25 +206,45 @@ class PartCopier:
         index: int,
         pace: FilePace,
     ) -> str:
-        start = index * layout.part_size
-        end = start + layout.size_of(index)
         if layout.cloned:
-            pace.after(end - start)
+            pace.after(layout.size_of(index))
             digest = bytes.fromhex(self._digest(source, status, layout, index))
+            copied = Copied(layout.size_of(index), digest)
         else:
-            copy = copy_sparse if self._sparse(status) else copy_range
-            copied = copy(source, fd, start, end, pace, hashed=self._hashed)
-            if copied.size != end - start:
-                raise _changed()
-            digest = copied.digest
-            if self._synced:
-                write_back(fd, start, end, pace, drop=self._hashed)
-        if digest is None:
+            copied = self._copy(source, status, fd, layout, index, pace)
+        if copied.digest is None:
             return NO_DIGEST
-        if self._digest(fd, status, layout, index) != digest.hex():
+        reread = copied.reread or bytes.fromhex(self._digest(fd, status, layout, index))
+        if reread != copied.digest:
             message = "the copy differs from what was read; the storage or its path is faulty"
             raise FileProblem(message, error_class="verify_mismatch")
-        return digest.hex()
+        return copied.digest.hex()
+
+    def _copy(
+        self,
+        source: int,
+        status: os.stat_result,
+        fd: int,
+        layout: Layout,
+        index: int,
+        pace: FilePace,
+    ) -> Copied:
+        """Copy a part and have it on storage, as far as that is asked for."""
+        start = index * layout.part_size
+        end = start + layout.size_of(index)
+        in_memory = is_memory(fd)
+        early = EarlyPace(pace, fd, start) if self._synced and not in_memory else pace
+        if self._sparse(status):
+            copied = copy_sparse(source, fd, start, end, early, hashed=self._hashed)
+        elif self._hashed and in_memory:
+            copied = copy_and_reread(source, fd, start, end, pace)
+        else:
+            copied = copy_range(source, fd, start, end, early, hashed=self._hashed)
+        if copied.size != end - start:
+            raise _changed()
+        if self._synced and not in_memory:
+            write_back(fd, start, end, pace, drop=self._hashed)
+        return copied
 
     def _sparse(self, status: os.stat_result) -> bool:
         return Preserve.SPARSE in self._options.preserve and has_holes(status)

@@ -25,7 +25,10 @@ from dms_scheduler.movers import (
 from dms_scheduler.movers.native import copying, journal, parts, plan, spans
 from dms_scheduler.movers.native import leftovers as native_leftovers
 from dms_scheduler.movers.native import mover as native
+from dms_scheduler.movers.native.batches import Folder
+from dms_scheduler.movers.native.bigfiles import BigFiles, Step
 from dms_scheduler.movers.native.journal import SourceId
+from dms_scheduler.movers.native.records import FilePlan
 from dms_scheduler.movers.patterns import is_reserved, journal_name, part_name
 from tests.unit.movers.support import Place, Recorder, look
 
@@ -56,7 +59,20 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (copying, parts, plan):
         monkeypatch.setattr(module, "BIG_BYTES", PART)
     monkeypatch.setattr(parts, "_PART_BYTES", PART)
+    monkeypatch.setattr(spans, "_MANY_BYTES", PART)
     monkeypatch.setattr(native, "_OWN_BYTES", 0)
+
+
+@pytest.fixture(params=[True, False], ids=["in memory", "on a disk"])
+def in_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether copies are taken for such on a tmpfs, wherever this test runs."""
+    answer: bool = request.param
+
+    def is_memory(_: int) -> bool:
+        return answer
+
+    monkeypatch.setattr(parts, "is_memory", is_memory)
+    return answer
 
 
 def leftovers(place: Place) -> list[str]:
@@ -91,6 +107,68 @@ def test_a_big_file_arrives_whole(
     assert last.bytes == last.total_bytes == 2 * SIZE
     copied = [(entry.path, entry.size) for entry in recorder.entries if entry.action is Action.COPY]
     assert sorted(copied) == [("sub/big", SIZE), ("sub/other", SIZE)]
+
+
+@pytest.mark.parametrize("verify", [Verify.NONE, Verify.TRANSFERRED])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_it_waits_for_the_disk_only_where_there_is_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch, in_memory: bool, verify: Verify, sparse: bool
+) -> None:
+    """What is copied is on the disk before the journal says so; verified, it is read from there."""
+    log = place.root / "log"
+
+    def note(_: int, start: int, end: int, __: object, *, drop: bool) -> None:
+        with log.open("a") as file:  # from the executors
+            file.write(f"{start} {end} {drop}\n")
+
+    monkeypatch.setattr(parts, "write_back", note)
+    file = place.write("src/big", os.urandom(SIZE))
+    if sparse:
+        os.truncate(file, SIZE + PART)
+    place.run(verify=verify, preserve=frozenset(Preserve))
+    assert look(place.dst) == look(place.src)
+    size = file.stat().st_size
+    drop = verify is Verify.TRANSFERRED
+    wanted = {f"{at} {min(at + PART, size)} {drop}" for at in range(0, size, PART)}
+    found = log.read_text().splitlines() if log.exists() else []
+    assert sorted(found) == ([] if in_memory else sorted(wanted))
+
+
+def test_other_files_are_begun_before_one_has_all_executors(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers of one inode wait for each other in the kernel."""
+    start, take, calls = BigFiles.start, BigFiles.take, list[str]()
+
+    def started(files: BigFiles, folder: Folder, file: FilePlan) -> None:
+        calls.append("start")
+        start(files, folder, file)
+
+    def taken(files: BigFiles, step: Step, answer: list[Any]) -> None:
+        calls.append(step.kind)
+        take(files, step, answer)
+
+    monkeypatch.setattr(BigFiles, "start", started)
+    monkeypatch.setattr(BigFiles, "take", taken)
+    for name in "abc":
+        place.write(f"src/{name}", os.urandom(SIZE))
+    place.run(transfers=3)
+    assert calls[:3] == ["start"] * 3
+    assert look(place.dst) == look(place.src)
+
+
+def test_no_more_files_are_under_way_than_can_be_of_use(place: Place) -> None:
+    for number in range(12):
+        place.write(f"src/{number}", os.urandom(PART + 1))
+    most: list[int] = []
+
+    def check(_: int) -> None:
+        names = os.listdir(place.dst) if place.dst.exists() else []
+        most.append(sum(name.endswith(".journal") for name in names))
+
+    place.run(Recorder(check), transfers=1)
+    assert look(place.dst) == look(place.src)
+    assert 0 < max(most) <= 2
 
 
 def kill_in_mid_copy(place: Place, verify: Verify) -> None:
@@ -228,6 +306,7 @@ def test_a_source_that_changes_meanwhile_is_begun_anew(place: Place) -> None:
     assert not leftovers(place)
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_storage_that_writes_something_else_is_caught(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
