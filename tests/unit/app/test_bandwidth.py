@@ -10,13 +10,14 @@ from app.core.bandwidth import parse_bandwidth, shown_bandwidth
     [
         ("500000", 500_000), ("512K", 512 * 1024), ("10M", 10 * 2**20), (" 1 GiB ", 2**30),
         ("2tb", 2 * 2**40), ("3b", 3), ("7 MiB/s", 7 * 2**20), ("0", 0),
+        ("1.5M", 3 * 2**19), ("0.1 KiB/s", 103), ("0.0001", 1),
     ],
 )  # fmt: skip
 def test_what_people_write(text: str, limit: int) -> None:
     assert parse_bandwidth(text) == limit
 
 
-@pytest.mark.parametrize("text", ["", "fast", "10 Mbit", "-1", "1.5M", "M", "9" * 17, "10M/min"])
+@pytest.mark.parametrize("text", ["", "fast", "10 Mbit", "-1", "1.M", ".5M", "1,5M", "M", "9" * 17, "10M/min"])
 def test_what_means_nothing(text: str) -> None:
     with pytest.raises(ValueError, match="such as"):
         parse_bandwidth(text)
