@@ -17,7 +17,9 @@ def test_what_people_write(text: str, limit: int) -> None:
     assert parse_bandwidth(text) == limit
 
 
-@pytest.mark.parametrize("text", ["", "fast", "10 Mbit", "-1", "1.M", ".5M", "1,5M", "M", "9" * 17, "10M/min"])
+@pytest.mark.parametrize(
+    "text", ["", "fast", "10 Mbit", "-1", "1.M", ".5M", "1,5M", "M", "9" * 17, "10M/min"]
+)
 def test_what_means_nothing(text: str) -> None:
     with pytest.raises(ValueError, match="such as"):
         parse_bandwidth(text)
