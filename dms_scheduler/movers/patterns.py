@@ -21,6 +21,7 @@ from dms_scheduler.movers.errors import Refused
 BACKUP_NAME = ".dms-deleted"
 """Top folder at the destination that keeps what was deleted."""
 
+_OWN = ".dms-"
 _TEMPORARY = re.compile(r"\.dms-tmp\.(?P<task>[A-Za-z0-9._-]{1,128})\.(?P<epoch>\d+)\.(?P<n>\d+)")
 _PART = re.compile(r"\.dms-part\.(?P<task>[A-Za-z0-9._-]{1,128})\.[0-9a-f]{32}(?:\.journal)?")
 _MAX_LENGTH = 1024
@@ -151,6 +152,8 @@ class Filters:
         With `include` every directory is meant, as files below it may be: `selects` tells
         whether a directory is wanted for its own sake.
         """
+        if not self.include and not self.exclude and not name.startswith(_OWN):
+            return True  # as nearly always: a walk asks for each entry
         return not is_reserved(folder, name) and self.picks(folder, name, is_directory=is_directory)
 
     def picks(self, folder: str, name: str, *, is_directory: bool) -> bool:
@@ -178,7 +181,7 @@ class Filters:
 
 def is_reserved(folder: str, name: str) -> bool:
     """Say whether DMS makes that name itself: such an entry is neither data nor waste."""
-    if not name.startswith(".dms-"):
+    if not name.startswith(_OWN):
         return False
     return (not folder and name == BACKUP_NAME) or is_temporary(name)
 

@@ -6,6 +6,7 @@ import base64
 import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 MAX_FAILED_PATHS = 100
 """How many failed paths a result names; the rest is only counted, so that a result stays small."""
@@ -39,8 +40,7 @@ class Action(StrEnum):
     AGED = "aged"  # a line of an age report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportEntry:
+class ReportEntry(NamedTuple):  # made for each file: three times as quick as a frozen dataclass
     """One line of a report. `path` is relative to the source or the destination, `size` in bytes.
 
     What was there already and is the same has no line, or a report of a million files that did not

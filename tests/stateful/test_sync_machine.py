@@ -33,7 +33,7 @@ from dms_scheduler.movers import (
     Symlinks,
     Verify,
 )
-from dms_scheduler.movers.native import batches, copying, parts, plan
+from dms_scheduler.movers.native import batches, parts, plan, worklist
 from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.results import Action, MovePlan, MoveResult, Totals
 from tests.stateful.tree_model import Done, Foretold, foretell
@@ -227,9 +227,9 @@ def work_for_executors(*, forks: bool) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if forks:
             patch.setattr(native, "_OWN_FILES", -1)
-            patch.setattr(batches, "_MOST_FILES", 2)
-            for module in (plan, copying):
-                patch.setattr(module, "BIG_BYTES", 1 << 17)
+            for module in (batches, worklist):
+                patch.setattr(module, "MOST_BYTES", 1 << 17)  # of two files or fewer
+            patch.setattr(plan, "BIG_BYTES", 1 << 17)
             patch.setattr(parts, "_PART_BYTES", 1 << 16)
         yield
 

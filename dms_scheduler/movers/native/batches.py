@@ -9,11 +9,15 @@ from dms_scheduler.movers.errors import FileProblem
 from dms_scheduler.movers.native.chain import Chain
 from dms_scheduler.movers.native.filecopy import Ends
 from dms_scheduler.movers.native.handling import FileHandler, failure_of, is_fatal
-from dms_scheduler.movers.native.records import Failure, FilePlan, Identity, Outcome
-
-_MOST_FILES = 128
-_MOST_BYTES = 8 << 20
-_FILE_COST = 16 << 10  # a file takes as long as that many bytes, however small it is
+from dms_scheduler.movers.native.records import (
+    Done,
+    Failure,
+    FileFields,
+    FilePlan,
+    Identity,
+    Outcome,
+)
+from dms_scheduler.movers.native.worklist import MOST_BYTES
 
 
 class Folder(NamedTuple):
@@ -28,43 +32,33 @@ class Folder(NamedTuple):
 class Batch:
     """Files of a few folders."""
 
-    folders: list[tuple[Folder, list[FilePlan]]] = field(default_factory=list)
-    files: list[tuple[Folder, FilePlan]] = field(default_factory=list)
+    groups: list[tuple[Folder, list[FileFields]]] = field(default_factory=list)
+    count: int = 0
     weight: int = 0
 
     @property
     def full(self) -> bool:
-        """Whether it should be handed over."""
-        return len(self.files) >= _MOST_FILES or self.weight >= _MOST_BYTES
+        """Whether it should be handed over: half of what a group may be, so that two executors
+        seldom write into the same directory, where they would wait for each other."""
+        return self.weight >= MOST_BYTES // 2
 
-    def add(self, folder: Folder, plan: FilePlan) -> None:
-        """Add a file."""
-        if not self.folders or self.folders[-1][0] is not folder:
-            self.folders.append((folder, []))
-        self.folders[-1][1].append(plan)
-        self.files.append((folder, plan))
-        self.weight += plan.size + _FILE_COST
+    def add(self, folder: Folder, files: list[FileFields], weight: int) -> None:
+        """Add files of a folder."""
+        self.groups.append((folder, files))
+        self.count += len(files)
+        self.weight += weight
 
     def message(self) -> list[Any]:
         """Return it as plain tuples."""
-        return [(tuple(folder), [tuple(plan) for plan in plans]) for folder, plans in self.folders]
+        return [(tuple(folder), files) for folder, files in self.groups]
 
     @classmethod
     def read(cls, message: list[Any]) -> Batch:
         """Return what `message` gave."""
         batch = cls()
-        for folder, plans in message:
-            batch.folders.append((Folder(*folder), [FilePlan(*plan) for plan in plans]))
+        for folder, files in message:
+            batch.add(Folder(*folder), files, 0)
         return batch
-
-
-@dataclass(slots=True)
-class Done:
-    """What became of a batch: the first `handled` files are done, each copied as it was planned
-    but for the `unusual` ones, by their place."""
-
-    handled: int = 0
-    unusual: list[tuple[int, Outcome | Failure]] = field(default_factory=list)
 
 
 class BatchRunner:
@@ -81,17 +75,29 @@ class BatchRunner:
         Ends early after an error that nothing can follow; raises what stops the run.
         """
         try:
-            for folder, plans in batch.folders:
-                ends = self._opened(folder)
-                for plan in plans:
-                    result = ends if isinstance(ends, Failure) else self._one(ends, plan)
-                    if result is not None:
-                        done.unusual.append((done.handled, result))
-                    done.handled += 1
-                    if isinstance(result, Failure) and _ends_all(result):
-                        return
+            for folder, files in batch.groups:
+                if not self._run_group(folder, files, done):
+                    return
         finally:
             self._handler.tell()
+
+    def _run_group(self, folder: Folder, files: list[FileFields], done: Done) -> bool:
+        """Return False if nothing can follow."""
+        ends = self._opened(folder)
+        if isinstance(ends, Failure):
+            places = range(done.handled, done.handled + len(files))
+            done.unusual += [(place, ends) for place in places]
+            done.handled += len(files)
+            return not _ends_all(ends)
+        rest = iter(files)
+        while file := self._handler.copy_usual(ends, rest, done):
+            result = self._one(ends, FilePlan._make(file))
+            if result is not None:
+                done.unusual.append((done.handled, result))
+            done.handled += 1
+            if isinstance(result, Failure) and _ends_all(result):
+                return False
+        return True
 
     def _opened(self, folder: Folder) -> Ends | Failure:
         try:

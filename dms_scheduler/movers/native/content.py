@@ -70,6 +70,8 @@ def clone(source: int, target: int) -> bool:
 def write_all(target: int, data: bytes) -> None:
     """Write all of `data` at the current position."""
     written = os.write(target, data)
+    if written == len(data):
+        return
     rest = memoryview(data)[written:]
     while rest:
         rest = rest[os.write(target, rest) :]

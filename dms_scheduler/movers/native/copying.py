@@ -11,7 +11,7 @@ from typing import Protocol
 from dms_scheduler.movers.contract import MoveOptions, Preserve
 from dms_scheduler.movers.durable import Devices
 from dms_scheduler.movers.errors import FileProblem
-from dms_scheduler.movers.native.batches import Batch, BatchRunner, Done, Folder
+from dms_scheduler.movers.native.batches import Batch, BatchRunner, Folder
 from dms_scheduler.movers.native.bigfiles import BigFile
 from dms_scheduler.movers.native.chain import Chain
 from dms_scheduler.movers.native.compare import Verdict, judge
@@ -20,11 +20,12 @@ from dms_scheduler.movers.native.finishing import must_loosen
 from dms_scheduler.movers.native.handling import FileHandler, error_of
 from dms_scheduler.movers.native.hardlinks import Joined, Name, join
 from dms_scheduler.movers.native.meter import Tally
-from dms_scheduler.movers.native.parts import BIG_BYTES
 from dms_scheduler.movers.native.records import (
+    Done,
     Failure,
     FilePlan,
     FolderPlan,
+    GroupPlan,
     HardlinkPlan,
     Kind,
     Outcome,
@@ -39,7 +40,8 @@ from dms_scheduler.movers.results import Action, ReportEntry
 
 _MOST_UNMADE = 100_000
 _COPY = Verdict.COPY.value
-_FOLDER, _FILE = Kind.FOLDER.value, Kind.FILE.value
+_FOLDER, _GROUP, _BIG, _REMOVE = (kind.value for kind in Kind)
+_COPIED = Action.COPY
 _ACTIONS = {action.value: action for action in Action}
 
 
@@ -81,7 +83,7 @@ class OwnHands:
     def submit_big(self, folder: Folder, plan: FilePlan) -> None:
         """Copy a file that is big for this process."""
         batch = Batch()
-        batch.add(folder, plan)
+        batch.add(folder, [plan], 0)
         self.submit(batch)
 
     def finish(self) -> None:
@@ -124,57 +126,69 @@ class Copying:
 
         """
         for kind, *fields in work:
-            if kind == _FILE:
-                self._file(FilePlan._make(fields), hands)
+            if kind == _GROUP:
+                self._group(GroupPlan._make(fields), hands)
             elif kind == _FOLDER:
                 self._enter(FolderPlan._make(fields))
-            else:
+            elif kind == _BIG:
+                self._big(FilePlan._make(fields), hands)
+            elif kind == _REMOVE:
                 self._remover.remove(RemovalPlan._make(fields))
         self._hand_over(hands)
         hands.finish()
 
-    def _file(self, plan: FilePlan, hands: Hands) -> None:
+    def _group(self, group: GroupPlan, hands: Hands) -> None:
         if isinstance(self._folder, Folder):
-            if plan.size >= BIG_BYTES and plan.verdict == _COPY:
-                hands.submit_big(self._folder, plan)
-                return
-            self._batch.add(self._folder, plan)
+            self._batch.add(self._folder, group.files, group.weight)
             if self._batch.full:
                 self._hand_over(hands)
-        elif self._folder is not None:
+        else:
+            for file in group.files:
+                self._fail_with_folder(FilePlan._make(file))
+
+    def _big(self, plan: FilePlan, hands: Hands) -> None:
+        if isinstance(self._folder, Folder):
+            hands.submit_big(self._folder, plan)
+        else:
+            self._fail_with_folder(plan)
+
+    def _fail_with_folder(self, plan: FilePlan) -> None:
+        if isinstance(self._folder, (OSError, FileProblem)):
             self._note_unmade(child(self._path, plan.target))
             self._session.fail(child(self._path, plan.name), self._folder)
 
     def _hand_over(self, hands: Hands) -> None:
         batch, self._batch = self._batch, Batch()
-        if batch.files:
+        if batch.count:
             hands.submit(batch)
 
     def take(self, batch: Batch, done: Done) -> None:
         """Take what became of a batch; raises MoverError when the run must end."""
         unusual = dict(done.unusual)
-        for place, (folder, plan) in enumerate(batch.files[: done.handled]):
-            path = f"{folder.path}/{plan.name}" if folder.path else plan.name
-            what = unusual.get(place) if unusual else None
-            if what is not None:
-                self._note(folder, plan, what)
-            if what is None:
-                entry = ReportEntry(action=Action.COPY, path=path, size=plan.size)
-                self._session.report(entry)
-            elif isinstance(what, Failure):
-                self._session.fail(path, error_of(what))
-            elif what.action:
-                action = _ACTIONS[what.action]
-                self._session.report(ReportEntry(action=action, path=path, size=what.size))
+        place = 0
+        for folder, files in batch.groups:
+            above = f"{folder.path}/" if folder.path else ""
+            for file in files[: done.handled - place]:
+                what = unusual.get(place) if unusual else None
+                if what is None:
+                    entry = ReportEntry(_COPIED, above + file[0], file[3])
+                    self._session.report(entry)
+                else:
+                    self._take_unusual(folder, FilePlan._make(file), what)
+                place += 1
 
-    def take_big(self, file: BigFile, what: Outcome | Failure) -> None:
-        """Take what became of a big file; raises MoverError when the run must end."""
-        path = child(file.folder.path, file.plan.name)
-        self._note(file.folder, file.plan, what)
+    def _take_unusual(self, folder: Folder, plan: FilePlan, what: Outcome | Failure) -> None:
+        self._note(folder, plan, what)
+        path = child(folder.path, plan.name)
         if isinstance(what, Failure):
             self._session.fail(path, error_of(what))
         elif what.action:
-            self._session.report(ReportEntry(action=Action.COPY, path=path, size=what.size))
+            action = _ACTIONS[what.action]
+            self._session.report(ReportEntry(action=action, path=path, size=what.size))
+
+    def take_big(self, file: BigFile, what: Outcome | Failure) -> None:
+        """Take what became of a big file; raises MoverError when the run must end."""
+        self._take_unusual(file.folder, file.plan, what)
 
     # ---- directories
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from dms_scheduler.movers.contract import MoveRequest, Preserve
 from dms_scheduler.movers.guard import Stopped
-from dms_scheduler.movers.native.batches import Batch, BatchRunner, Done
+from dms_scheduler.movers.native.batches import Batch, BatchRunner
 from dms_scheduler.movers.native.bigfiles import StepRunner
 from dms_scheduler.movers.native.board import Board, SharedBrake
 from dms_scheduler.movers.native.chain import Chain
@@ -24,7 +24,7 @@ from dms_scheduler.movers.native.channel import Message, Unpacker, packed, read_
 from dms_scheduler.movers.native.filecopy import TemporaryNames
 from dms_scheduler.movers.native.handling import make_handler
 from dms_scheduler.movers.native.parts import PartCopier
-from dms_scheduler.movers.native.records import Failure, Outcome
+from dms_scheduler.movers.native.records import Done, Failure, Outcome
 
 _PR_SET_PDEATHSIG = 1
 _FAILED = "failed"

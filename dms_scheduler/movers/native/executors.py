@@ -15,7 +15,7 @@ from contextlib import suppress
 from dms_scheduler.movers.contract import Control, MoveRequest
 from dms_scheduler.movers.errors import FileProblem, MoverError
 from dms_scheduler.movers.guard import Guard
-from dms_scheduler.movers.native.batches import Batch, Done, Folder
+from dms_scheduler.movers.native.batches import Batch, Folder
 from dms_scheduler.movers.native.bigfiles import BigFile, BigFiles, Step
 from dms_scheduler.movers.native.board import Board
 from dms_scheduler.movers.native.chain import Chain
@@ -23,12 +23,13 @@ from dms_scheduler.movers.native.channel import Message, Unpacker, packed, read_
 from dms_scheduler.movers.native.executor import Setup, executor_main, read_done
 from dms_scheduler.movers.native.meter import Meter
 from dms_scheduler.movers.native.parts import discard
-from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome
+from dms_scheduler.movers.native.records import Done, Failure, FilePlan, Outcome
 from dms_scheduler.movers.oserrors import reason_of
 from dms_scheduler.movers.patterns import temporary_name
 from dms_scheduler.movers.results import ActiveFile
 
 _TURN_SECONDS = 0.03
+_MORE_SECONDS = 0.5  # a move that is over by then starts no more processes than can run at once
 _QUEUED = 2  # jobs an executor has at most, so that it never waits for the next one
 _STOP_SECONDS = 1.0
 _KILL_SECONDS = 2.0
@@ -105,6 +106,7 @@ class Executors:
         self._processes: list[_Process] = []
         self._poll = select.poll()
         self._number = 0
+        self._begun = time.monotonic()
         try:
             self._pump()
         except BaseException:
@@ -133,7 +135,7 @@ class Executors:
             self.turn(_TURN_SECONDS)
 
     def _feed(self) -> None:
-        while self._waiting and (process := self._with_room()):
+        while self._waiting and (process := self._with_room(self._waiting[0])):
             job = self._waiting.popleft()
             self._number += 1
             kind = "batch" if isinstance(job, Batch) else "step"
@@ -191,7 +193,7 @@ class Executors:
             return
         done = read_done(message[2], message[3])
         self._take(job, done)
-        if done.handled < len(job.files):  # it ends, and says why next or not at all
+        if done.handled < job.count:  # it ends, and says why next or not at all
             raise Lost(_DIED)
 
     def _pump(self) -> None:
@@ -204,14 +206,22 @@ class Executors:
             self._board.bucket.limit_to(rate)
         self._board.count_into(self._meter)
 
-    def _with_room(self) -> _Process | None:
+    def _with_room(self, job: Job) -> _Process | None:
         idle = [process for process in self._processes if not process.jobs]
         if idle:
             return idle[0]
-        if len(self._processes) < self._limit:
+        if len(self._processes) < self._most_for(job):
             return self._fork()
         least = min(self._processes, key=lambda process: len(process.jobs))
         return least if len(least.jobs) < _QUEUED else None
+
+    def _most_for(self, job: Job) -> int:
+        """Return how many processes there may be by now: more than processors pay where they
+        wait for storage, but of small files only once that has been longer than they take to
+        start."""
+        if not isinstance(job, Batch) or time.monotonic() >= self._begun + _MORE_SECONDS:
+            return self._limit
+        return min(self._limit, len(os.sched_getaffinity(0)))
 
     def _fork(self) -> _Process:
         orders_read, orders_write = os.pipe()
@@ -291,7 +301,7 @@ class Executors:
         with Chain(self._setup.target_fd) as chain:
             batches = [job for job in process.jobs.values() if isinstance(job, Batch)]
             for batch in batches:
-                for folder, _ in batch.folders:
+                for folder, _ in batch.groups:
                     with suppress(OSError, FileProblem):  # not in this one
                         os.unlink(name, dir_fd=chain.open_known(folder.path, folder.target))
 

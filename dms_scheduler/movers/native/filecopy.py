@@ -441,10 +441,10 @@ def link_at(fd: int, name: str) -> str | None:
 
 def changed(before: os.stat_result, after: os.stat_result) -> bool:
     """Say whether a file was written to, or something of it was set, between two looks."""
-    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
+    return (
+        before.st_ctime_ns != after.st_ctime_ns
+        or before.st_mtime_ns != after.st_mtime_ns
+        or before.st_size != after.st_size
     )
 
 

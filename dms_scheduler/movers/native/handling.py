@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import replace
 
 from dms_scheduler.movers.contract import Compare, MoveOptions, MoveRequest, Overwrite, Preserve
@@ -13,8 +14,8 @@ from dms_scheduler.movers.native import attributes
 from dms_scheduler.movers.native.compare import Verdict, judge, settled
 from dms_scheduler.movers.native.filecopy import Ends, FileCopier, TemporaryNames
 from dms_scheduler.movers.native.meter import Ledger, Tally
-from dms_scheduler.movers.native.quickcopy import SMALL_BYTES, QuickCopier
-from dms_scheduler.movers.native.records import Failure, FilePlan, Outcome, child
+from dms_scheduler.movers.native.quickcopy import QuickCopier
+from dms_scheduler.movers.native.records import Done, Failure, FileFields, FilePlan, Outcome, child
 from dms_scheduler.movers.native.throttle import TokenBucket
 from dms_scheduler.movers.oserrors import classify, reason_of
 from dms_scheduler.movers.paths import status_at
@@ -41,15 +42,18 @@ class FileHandler:
         """Hand all counts to the ledger."""
         self._quick.tell()
 
+    def copy_usual(self, ends: Ends, files: Iterator[FileFields], done: Done) -> FileFields | None:
+        """Copy small files up to one that is to be handled as below; return that one, None at the
+        end. Raises what stops."""
+        return self._quick.copy(ends, files, done)
+
     def handle(self, ends: Ends, plan: FilePlan) -> Outcome | None:
-        """Do it; return what was done, None for a copy just as it was planned.
+        """Do what is planned; return what was done, None for a copy just as it was planned.
 
         Raises:
             OSError, FileProblem: this file failed.
 
         """
-        if plan.verdict == _COPY and plan.size <= SMALL_BYTES and self._quick.copy(ends, plan):
-            return None
         self.tell()
         self._ledger.begin(child(ends.path, plan.name), plan.size)
         try:

@@ -30,7 +30,6 @@ from dms_scheduler.movers.native.records import (
     FolderPlan,
     HardlinkPlan,
     Identity,
-    Kind,
     RemovalPlan,
     child,
 )
@@ -38,21 +37,23 @@ from dms_scheduler.movers.native.removal import RemovalPlanner
 from dms_scheduler.movers.native.session import Session
 from dms_scheduler.movers.native.spool import Spool
 from dms_scheduler.movers.native.tree import Folder, Item, Opener, Visit, open_below, walk
+from dms_scheduler.movers.native.worklist import Worklist
 from dms_scheduler.movers.paths import identity, status_at
 from dms_scheduler.movers.patterns import Filters, journal_name, part_name
 from dms_scheduler.movers.results import MAX_FAILED_PATHS, Action, ReportEntry, Totals
 
-_EXPECT_EVERY = 256
-_COPY, _CHECK, _FILES, _BYTES = Verdict.COPY, Verdict.CHECK, Tally.FILES, Tally.BYTES
-_FOLDER, _FILE = Kind.FOLDER.value, Kind.FILE.value
-_REMOVE = Kind.REMOVE.value
+_EXPECT_EVERY = 64
+_FILES, _BYTES = Tally.FILES, Tally.BYTES
+_PASSED = (Tally.CHECKS, Tally.SKIPPED, Tally.SPECIAL)  # what is done with by being seen
+_COPY, _CHECK = Verdict.COPY, Verdict.CHECK
+_COPY_VALUE = _COPY.value
 
 
 class Plan:
     """What a run has to do, in the order in which it is done."""
 
     def __init__(self) -> None:
-        self.work = Spool()  # folders, what is in the way, files
+        self.work = Worklist()
         self.hardlinks = Spool()
         self.removals = Spool()
         self.finish = Spool()
@@ -111,6 +112,7 @@ class Planner:
         self._written: set[Folder] = set()  # of those in _states
         self._current: Folder | None = None
         self._extras_in: Folder | None = None
+        self._told = dict.fromkeys(_PASSED, 0)  # of the counts, to the meter
         self._seen = 0
         self._holds_data = False
         self._refusal: Refused | None = None
@@ -135,13 +137,13 @@ class Planner:
             on_done=self._done,
         )
         top = opener.open_top(source.fd, target.fd)
-        if source.name is None:
-            self._take_all(top, opener)
-        else:
-            try:
-                self._take(Item(top, source.name, target.name or source.name, source.status))
-            finally:
-                top.release()
+        try:
+            if source.name is None:
+                self._take_all(top, opener)
+            else:
+                self._take_one(Item(top, source.name, target.name or source.name, source.status))
+        finally:
+            self._tell_passed()
         self._refuse()
         self._expect(known=not self._undecided)
         return self._plan
@@ -166,6 +168,12 @@ class Planner:
             for item in items:
                 self._take(item)
 
+    def _take_one(self, item: Item) -> None:
+        try:
+            self._take(item)
+        finally:
+            item.folder.release()
+
     def _take(self, item: Item) -> None:
         self._seen += 1
         mode = item.status.st_mode
@@ -178,9 +186,15 @@ class Planner:
         if self._seen % _EXPECT_EVERY == 0:
             self._session.meter.working_on(item.path)
             self._expect(known=False)
+            self._tell_passed()
 
     def _expect(self, *, known: bool) -> None:
         self._session.meter.expect(self.counts[_FILES], self.counts[_BYTES], known=known)
+
+    def _tell_passed(self) -> None:
+        for tally in _PASSED:
+            self._session.meter.add(tally, self.counts[tally] - self._told[tally])
+            self._told[tally] = self.counts[tally]
 
     def _refuse(self) -> None:
         options = self._options
@@ -194,10 +208,9 @@ class Planner:
     def _decide(self, item: Item) -> None:
         fd = item.folder.target_fd
         target = None if fd is None else status_at(fd, item.target)
-        if target is not None:
-            self._passed(Tally.CHECKS)
         verdict = judge(item.status, target, self._options)
         if target is not None and fd is not None:
+            self.counts[Tally.CHECKS] += 1
             verdict, target = self._look_closer(item, fd, target, verdict)
         if self._families.concerns(item.status):
             leader = self._families.leader_for(item.status, target, verdict, self._placed(item))
@@ -205,9 +218,9 @@ class Planner:
                 self._join(item, leader)
                 return
         if verdict is Verdict.SKIP:
-            self._passed(Tally.SKIPPED)
+            self.counts[Tally.SKIPPED] += 1
         elif verdict is Verdict.SPECIAL:
-            self._passed(Tally.SPECIAL)
+            self.counts[Tally.SPECIAL] += 1
             self._session.report(ReportEntry(action=Action.SPECIAL, path=item.path))
         else:
             self._do(item, verdict)
@@ -241,7 +254,8 @@ class Planner:
 
     def _do(self, item: Item, verdict: Verdict) -> None:
         folder, size = item.folder, item.status.st_size
-        self._ensure(folder)
+        if self._current is not folder:
+            self._ensure(folder)
         self._plan.files += 1
         if verdict is _COPY:
             if size >= BIG_BYTES:
@@ -258,7 +272,12 @@ class Planner:
             return
         if self._current is not folder:
             self._write_folder(folder)
-        self._plan.work.write((_FILE, item.name, item.target, verdict.value, size))
+        if verdict is not _COPY:
+            self._plan.work.add_file((item.name, item.target, verdict.value, size))
+        elif size < BIG_BYTES:
+            self._plan.work.add_file((item.name, item.target, _COPY_VALUE, size))
+        else:
+            self._plan.work.add_big((item.name, item.target, _COPY_VALUE, size))
 
     def _keep_parts(self, item: Item) -> None:
         task_id = self._task_id
@@ -282,11 +301,6 @@ class Planner:
 
     def _placed(self, item: Item) -> str:
         return child(item.folder.path, item.target)
-
-    def _passed(self, tally: Tally) -> None:
-        """Count what is done with by being seen."""
-        self.counts[tally] += 1
-        self._session.meter.add(tally)
 
     def _note(self, action: Action, path: str, size: int | None = None) -> None:
         """Report in a dry run what a run would do."""
@@ -365,7 +379,7 @@ class Planner:
         if self._dry:
             return
         if plan.lacked is None:
-            self._plan.work.write((_REMOVE, *plan))
+            self._plan.work.add_removal(plan)
             return
         if plan.lacked == path and self._extras_in:
             self._ensure(self._extras_in)
@@ -387,8 +401,7 @@ class Planner:
     def _write_folder(self, folder: Folder) -> None:
         state = self._states[folder]
         target = None if state.target is None else identity(state.target)
-        record = FolderPlan(folder.path, identity(state.source), target)
-        self._plan.work.write((_FOLDER, *record))
+        self._plan.work.add_folder(FolderPlan(folder.path, identity(state.source), target))
         self._current = folder
 
     def _done(self, folder: Folder) -> None:

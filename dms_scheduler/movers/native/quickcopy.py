@@ -7,15 +7,16 @@ it once more and knows what to say.
 from __future__ import annotations
 
 import os
-import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from stat import S_ISREG
 
 from dms_scheduler.movers.contract import Fsync, MoveRequest, Overwrite, Preserve, Verify
 from dms_scheduler.movers.errors import FileProblem
 from dms_scheduler.movers.guard import Brake
 from dms_scheduler.movers.native import content
-from dms_scheduler.movers.native.compare import mode_of
+from dms_scheduler.movers.native.compare import MODE_BITS, Verdict, mode_of
 from dms_scheduler.movers.native.filecopy import (
     NEW_FILE,
     READ_FILE,
@@ -25,10 +26,11 @@ from dms_scheduler.movers.native.filecopy import (
     just_changed,
 )
 from dms_scheduler.movers.native.meter import Ledger, Tally
-from dms_scheduler.movers.native.records import FilePlan, child
+from dms_scheduler.movers.native.records import Done, FileFields, child
 from dms_scheduler.movers.native.throttle import TokenBucket
 
-SMALL_BYTES = 64 << 10
+_MOST_BYTES = 64 << 10
+_COPY = Verdict.COPY.value
 _TELL_SECONDS = 0.02
 _DEFAULT_ACL = "system.posix_acl_default"
 _FILES, _BYTES = Tally.FILES, Tally.BYTES
@@ -64,29 +66,57 @@ class QuickCopier:
         self._names = names
         self._files = self._bytes = 0
         self._told = 0.0
-        self._exact_in: tuple[Ends, bool] | None = None
+        self._ends: Ends | None = None
+        self._exact = False  # there
+        self._new_mode = 0o600 if self._mode else 0o666
+        # One for all: it is free again once a file has its name.
+        self._temporary: tuple[int, str] = names.next()
 
-    def copy(self, ends: Ends, plan: FilePlan) -> bool:
-        """Copy it; return False if that is to be done in the usual way; raises what stops."""
+    def copy(self, ends: Ends, files: Iterator[FileFields], done: Done) -> FileFields | None:
+        """Copy files and count them as handled, up to one that is to be copied in the usual way;
+        return that one, None at the end. Raises what stops."""
         if not self._usable or self._bucket.rate:
-            return False
-        now = time.monotonic()
-        if now - self._told > _TELL_SECONDS:
-            self._told = now
-            self.tell()
-            self._ledger.begin(child(ends.path, plan.name), plan.size)
+            return next(files, None)
+        if ends is not self._ends:
+            self._ends = ends
+            self._exact = self._exact_modes and _gives_exact_modes(ends.target_fd)
+        self._ledger.hold(self._temporary[0])  # who kills this process removes what is there
         try:
-            read = self._read(ends.source_fd, plan)
+            for file in files:
+                name, target, verdict, size = file
+                if verdict != _COPY or size > _MOST_BYTES:
+                    return file
+                now = time.monotonic()
+                if now - self._told > _TELL_SECONDS:
+                    if self._bucket.rate:
+                        return file
+                    self._told = now
+                    self.tell()
+                    self._ledger.begin(child(ends.path, name), size)
+                if not self._copy(ends, name, target, size):
+                    return file
+                self._files += 1
+                self._bytes += size
+                done.handled += 1
+        finally:
+            self._ledger.hold(0)
+        return None
+
+    def _copy(self, ends: Ends, name: str, target: str, size: int) -> bool:
+        try:
+            source = os.open(name, READ_FILE, dir_fd=ends.source_fd)
+            try:
+                status = os.fstat(source)
+                if status.st_size != size or not S_ISREG(status.st_mode) or just_changed(status):
+                    return False
+                data = os.read(source, size)
+                if len(data) != size or changed(status, os.fstat(source)):
+                    return False
+            finally:
+                os.close(source)
         except OSError:
             return False
-        if read is None:
-            return False
-        data, status = read
-        if not self._put(ends, plan.target, data, status):
-            return False
-        self._files += 1
-        self._bytes += len(data)
-        return True
+        return self._put(ends.target_fd, target, data, status)
 
     def tell(self) -> None:
         """Hand the counts to the ledger."""
@@ -97,34 +127,24 @@ class QuickCopier:
             self._ledger.add(_BYTES, self._bytes)
             self._files = self._bytes = 0
 
-    def _read(self, fd: int, plan: FilePlan) -> tuple[bytes, os.stat_result] | None:
-        """Return all of a file that did not change since it was planned; raises OSError."""
-        source = os.open(plan.name, READ_FILE, dir_fd=fd)
-        try:
-            status = os.fstat(source)
-            size = status.st_size
-            if size != plan.size or not stat.S_ISREG(status.st_mode) or just_changed(status):
-                return None
-            data = os.read(source, size)
-            if len(data) != size or changed(status, os.fstat(source)):
-                return None
-            return data, status
-        finally:
-            os.close(source)
-
-    def _put(self, ends: Ends, target: str, data: bytes, status: os.stat_result) -> bool:
-        target_fd = ends.target_fd
-        number, temporary = self._names.next()
-        exact = self._exact_modes and self._is_exact(ends)
-        mode = mode_of(status) if exact else (0o600 if self._mode else 0o666)
-        self._ledger.hold(number)  # before it is there: who kills this process removes it
+    def _put(self, target_fd: int, target: str, data: bytes, status: os.stat_result) -> bool:
+        temporary, exact = self._temporary[1], self._exact
+        mode = status.st_mode & MODE_BITS if exact else self._new_mode
         try:
             fd = os.open(temporary, NEW_FILE, mode, dir_fd=target_fd)
         except OSError:
+            self._temporary = self._names.next()  # it may be somebody else's
             return False
         try:
             try:
-                self._fill(fd, data, status, exact=exact)
+                if data:
+                    content.write_all(fd, data)
+                if self._verify and os.pread(fd, len(data) + 1, 0) != data:
+                    raise _differs()
+                if self._mode and not exact:
+                    os.chmod(fd, mode_of(status))
+                if self._mtime:
+                    os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
             finally:
                 os.close(fd)
             self._check()
@@ -132,34 +152,24 @@ class QuickCopier:
         except BaseException as error:
             with suppress(OSError):  # what stays is removed by the next attempt
                 os.unlink(temporary, dir_fd=target_fd)
-            self._ledger.hold(0)
             if not isinstance(error, (OSError, FileProblem)):
                 raise
             # Moved in vain, so it is moved once more.
             self._ledger.moved(len(data))
             self._ledger.expect_more(len(data))
             return False
-        self._ledger.hold(0)
         return True
 
-    def _fill(self, fd: int, data: bytes, status: os.stat_result, *, exact: bool) -> None:
-        if data:
-            content.write_all(fd, data)
-        if self._verify and os.pread(fd, len(data) + 1, 0) != data:
-            message = "the copy differs from what was read; the storage or its path is faulty"
-            raise FileProblem(message, error_class="verify_mismatch")
-        if self._mode and not exact:
-            os.chmod(fd, mode_of(status))
-        if self._mtime:
-            os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def _is_exact(self, ends: Ends) -> bool:
-        """Say whether a new file in that directory gets the very mode that it is made with."""
-        if self._exact_in is None or self._exact_in[0] is not ends:
-            try:
-                os.getxattr(ends.target_fd, _DEFAULT_ACL)
-                exact = False
-            except OSError:
-                exact = True
-            self._exact_in = (ends, exact)
-        return self._exact_in[1]
+def _differs() -> FileProblem:
+    message = "the copy differs from what was read; the storage or its path is faulty"
+    return FileProblem(message, error_class="verify_mismatch")
+
+
+def _gives_exact_modes(folder: int) -> bool:
+    """Say whether a new file in that directory gets the very mode that it is made with."""
+    try:
+        os.getxattr(folder, _DEFAULT_ACL)
+    except OSError:
+        return True
+    return False

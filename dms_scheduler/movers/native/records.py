@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
 Identity = tuple[int, int]
+FileFields = tuple[str, str, int, int]
+"""A `FilePlan` as a plain tuple: what a million of them are kept and handed on as."""
 
 
 class Kind(IntEnum):
     """The first field of a planned record."""
 
     FOLDER = 0  # the files that follow lie in it
-    FILE = 1
-    REMOVE = 2  # of another kind than what is to come there
+    GROUP = 1
+    BIG = 2  # a file that is copied in parts
+    REMOVE = 3  # of another kind than what is to come there
 
 
 class FolderPlan(NamedTuple):
@@ -31,6 +35,13 @@ class FilePlan(NamedTuple):
     target: str
     verdict: int
     size: int
+
+
+class GroupPlan(NamedTuple):
+    """Files of the folder before it, and how much of a batch they make."""
+
+    weight: int
+    files: list[FileFields]
 
 
 class RemovalPlan(NamedTuple):
@@ -83,6 +94,15 @@ class Failure(NamedTuple):
     error_class: str
     reason: str
     retryable: bool
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of a batch: the first `handled` files are done, each copied as it was planned
+    but for the `unusual` ones, by their place."""
+
+    handled: int = 0
+    unusual: list[tuple[int, Outcome | Failure]] = field(default_factory=list)
 
 
 def child(folder: str, name: str) -> str:

@@ -9,35 +9,42 @@ from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile, gettempdir
 
 from dms_scheduler.movers.errors import MoverError
+from dms_scheduler.movers.native.records import FileFields, Identity
 
 _IN_MEMORY_BYTES = 1 << 20
 _FRAME_RECORDS = 512
 _LENGTH = struct.Struct("<I")
 
-Field = str | int | bool | tuple[int, int] | None
+Field = str | int | bool | Identity | list[FileFields] | None
 Record = tuple[Field, ...]
 
 
 class Spool:
     """Up to 1 MiB in memory, beyond that in a temporary file that has no name.
 
-    Records are plain tuples (no subclasses) of text, numbers and pairs of numbers.
+    Records are plain tuples (no subclasses) of text, numbers, pairs of numbers and lists of files.
     """
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - see `close`
         self._waiting: list[Record] = []
-        self._count = 0
+        self._count = self._weight = 0
 
     def __len__(self) -> int:
         """Return how many records were written."""
         return self._count
 
-    def write(self, record: Record) -> None:
-        """Add a record; raises MoverError if there is no room for temporary files."""
+    def write(self, record: Record, weight: int = 1) -> None:
+        """Add a record that is as large as `weight` usual ones.
+
+        Raises:
+            MoverError: there is no room for temporary files.
+
+        """
         self._waiting.append(record)
         self._count += 1
-        if len(self._waiting) >= _FRAME_RECORDS:
+        self._weight += weight
+        if self._weight >= _FRAME_RECORDS:
             self._write_frame()
 
     def read(self) -> Iterator[Record]:
@@ -59,6 +66,7 @@ class Spool:
             return
         frame = marshal.dumps(self._waiting)
         self._waiting = []
+        self._weight = 0
         try:
             self._file.write(_LENGTH.pack(len(frame)))
             self._file.write(frame)

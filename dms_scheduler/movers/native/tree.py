@@ -19,6 +19,7 @@ from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity
 from dms_scheduler.movers.patterns import Filters
 
+_CHECK_EVERY = 16
 MAX_DEPTH = 300
 """Directories below each other. Two descriptors a level must stay below the usual 1024."""
 
@@ -130,31 +131,27 @@ def walk(top: Folder, visit: Visit) -> Generator[Item]:
 
 
 def _entries(folder: Folder, waiting: list[tuple[Folder, str]], visit: Visit) -> Iterator[Item]:
+    fd, wants = folder.source_fd, visit.filters.wants
     try:
-        with os.scandir(folder.source_fd) as entries:
-            for entry in entries:
-                visit.guard.check()
-                item = _look_at(folder, entry.name, visit)
-                if item is None:
+        with os.scandir(fd) as entries:
+            for number, entry in enumerate(entries):
+                if number % _CHECK_EVERY == 0:
+                    visit.guard.check()
+                name = entry.name
+                try:
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                except OSError as error:
+                    visit.fail(folder.child(name), error)
                     continue
-                if stat.S_ISDIR(item.status.st_mode):
-                    waiting.append((folder.retain(), item.name))
+                is_directory = stat.S_ISDIR(status.st_mode)
+                if not wants(folder.path, name, is_directory=is_directory):
+                    continue
+                if is_directory:
+                    waiting.append((folder.retain(), name))
                 else:
-                    yield item
+                    yield Item(folder, name, name, status)
     except OSError as error:
         visit.fail(folder.path, error)
-
-
-def _look_at(folder: Folder, name: str, visit: Visit) -> Item | None:
-    try:
-        status = os.stat(name, dir_fd=folder.source_fd, follow_symlinks=False)
-    except OSError as error:
-        visit.fail(folder.child(name), error)
-        return None
-    is_directory = stat.S_ISDIR(status.st_mode)
-    if not visit.filters.wants(folder.path, name, is_directory=is_directory):
-        return None
-    return Item(folder, name, name, status)
 
 
 class Opener:

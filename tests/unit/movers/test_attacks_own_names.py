@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 from dms_scheduler.movers import MoverError, Preserve, Verify
-from dms_scheduler.movers.native import copying, journal, parts, plan
+from dms_scheduler.movers.native import journal, parts, plan
 from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.patterns import journal_name, part_name
 from tests.unit.movers.attacks import classes_of_failures
@@ -66,7 +66,7 @@ def test_backups_do_not_go_through_a_link(place: Place, canary: Canary) -> None:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of two MiB are big, and copied in parts of one."""
-    for module in (copying, plan):
+    for module in (parts, plan):
         monkeypatch.setattr(module, "BIG_BYTES", 2 * MIB)
     monkeypatch.setattr(parts, "_PART_BYTES", MIB)
     monkeypatch.setattr(native, "_OWN_BYTES", MIB)  # what is more is for the executors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ from dms_scheduler.movers import (
     Preserve,
     Verify,
 )
+from dms_scheduler.movers.native import executors
 from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.native.executors import Lost
 from tests.support.processes import command_of
@@ -83,6 +85,31 @@ def test_no_more_processes_are_started_than_there_is_work_for(place: Place) -> N
 
     place.run(Counting(), transfers=8)
     assert len(seen) <= 1
+    assert look(place.dst) == look(place.src)
+
+
+@pytest.mark.parametrize(("seconds", "enough"), [(math.inf, 1), (0, 2)])
+def test_only_a_move_that_lasts_starts_more_processes_than_can_run_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float, enough: int
+) -> None:
+    fill(place, 300)
+    monkeypatch.setattr(executors, "_MORE_SECONDS", seconds)
+    seen: set[int] = set()
+
+    def one_processor(_: int) -> set[int]:
+        return {0}
+
+    monkeypatch.setattr(os, "sched_getaffinity", one_processor)
+
+    class Counting(Recorder):
+        def check(self) -> None:
+            super().check()
+            seen.update(child.pid for child in children())
+            if len(seen) >= enough:
+                self.bandwidth = 0  # which kept all of them busy
+
+    place.run(Counting(), transfers=2, bandwidth=1000)
+    assert len(seen) == enough
     assert look(place.dst) == look(place.src)
 
 

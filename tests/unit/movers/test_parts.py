@@ -22,7 +22,7 @@ from dms_scheduler.movers import (
     Preserve,
     Verify,
 )
-from dms_scheduler.movers.native import copying, journal, parts, plan, spans
+from dms_scheduler.movers.native import journal, parts, plan, spans
 from dms_scheduler.movers.native import leftovers as native_leftovers
 from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers.native.batches import Folder
@@ -39,11 +39,11 @@ ROOT = Path(__file__).resolve().parents[3]
 MOVE = f"""
 import sys
 from pathlib import Path
-from dms_scheduler.movers.native import copying, parts, plan
+from dms_scheduler.movers.native import parts, plan
 from dms_scheduler.movers.native import mover as native
 from dms_scheduler.movers import Verify
 from tests.unit.movers.support import Place
-for module in (copying, parts, plan):
+for module in (parts, plan):
     module.BIG_BYTES = {PART}
 parts._PART_BYTES = {PART}
 native._OWN_BYTES = 0
@@ -56,7 +56,7 @@ place.run(bandwidth=3_000_000, task_id="big", epoch=1, verify=Verify(sys.argv[2]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (copying, parts, plan):
+    for module in (parts, plan):
         monkeypatch.setattr(module, "BIG_BYTES", PART)
     monkeypatch.setattr(parts, "_PART_BYTES", PART)
     monkeypatch.setattr(spans, "_MANY_BYTES", PART)

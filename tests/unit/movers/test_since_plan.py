@@ -15,10 +15,8 @@ import pytest
 from dms_scheduler.movers import Cancelled, Compare, MoverError, PartialFailure, Preserve
 from dms_scheduler.movers.native import executor, mover
 from dms_scheduler.movers.native.executors import Lost
-from dms_scheduler.movers.native.filecopy import Ends, FileCopier, just_changed, open_with_status
-from dms_scheduler.movers.native.handling import FileHandler
+from dms_scheduler.movers.native.filecopy import FileCopier, just_changed, open_with_status
 from dms_scheduler.movers.native.meter import Meter
-from dms_scheduler.movers.native.records import FilePlan, Outcome
 from dms_scheduler.movers.results import Action, ActiveFile, ReportEntry
 from tests.unit.movers.support import Place, Recorder, look, temporaries
 
@@ -98,19 +96,19 @@ def test_a_process_that_ends_in_its_last_batch_is_no_success(
     monkeypatch.setattr(mover, "_OWN_FILES", 0)
     for number in range(10):
         place.write(f"src/{number}", b"data")
-    handle, write_whole = FileHandler.handle, executor.write_whole
+    rename, write_whole = os.rename, executor.write_whole
 
-    def breaks(self: FileHandler, ends: Ends, plan: FilePlan) -> Outcome | None:
-        if len(os.listdir(ends.target_fd)) >= 5:
+    def breaks(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if len(os.listdir(dst_dir_fd)) > 5:
             raise OverflowError
-        return handle(self, ends, plan)
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     def slow(fd: int, data: bytes) -> None:
         if b"crash" in data:
             time.sleep(0.3)  # in the other process, which is late to say why it ends
         write_whole(fd, data)
 
-    monkeypatch.setattr(FileHandler, "handle", breaks)
+    monkeypatch.setattr(os, "rename", breaks)
     monkeypatch.setattr(executor, "write_whole", slow)
     with pytest.raises(MoverError) as caught:
         place.run()
