@@ -7,7 +7,7 @@ from pydantic_core import from_json
 
 from app.tasks import CheckpointError
 from dms_scheduler.plain import plain
-from task_state.managed import MAX_CHECKPOINT_BYTES
+from task_state.models import MAX_CHECKPOINT_BYTES
 
 
 class SavedCheckpoint:

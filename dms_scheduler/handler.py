@@ -27,6 +27,7 @@ from dms_scheduler.plain import plain
 from dms_scheduler.threads import in_own_thread
 
 MAX_RESULT_BYTES = 8 * 1024 * 1024
+MOST_LINE_CHARACTERS = 16_384  # of a log line; the journal cuts what is longer
 _MAX_TRACEBACK_CHARACTERS = 16_384
 _MAX_ERROR_CHARACTERS = 65_536  # what the record shows is cut further, after masking
 _ENVELOPE = {"status", "message", "data"}

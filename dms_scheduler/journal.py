@@ -4,6 +4,7 @@ import asyncio
 import codecs
 from collections import deque
 
+from dms_scheduler.handler import MOST_LINE_CHARACTERS
 from dms_scheduler.persist import persist
 from task_state import FencedError, TaskNotFoundError
 from task_state.managed import ManagedTasks
@@ -14,7 +15,6 @@ BATCH_SECONDS = 0.2
 _MOST_LINES_A_WRITE = 1000
 _CROWDED_LINES = 5000
 _MOST_WAITING_LINES = 20_000
-MOST_LINE_CHARACTERS = 16_384
 _MOST_OUTPUT_A_WRITE = 64  # pieces, each at most what one read of a pipe gives
 
 

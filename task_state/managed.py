@@ -18,12 +18,17 @@ from task_state._store import Argument, Store
 from task_state.errors import InvalidRequestError
 from task_state.keys import COUNTERS
 from task_state.log_entry import format_log_entry
-from task_state.models import AttemptOutcome, JsonObject, TaskRecord, TaskStatus
+from task_state.models import (
+    MAX_CHECKPOINT_BYTES,
+    AttemptOutcome,
+    JsonObject,
+    TaskRecord,
+    TaskStatus,
+)
 from task_state.timezone import now
 
 IDEMPOTENCY_HOURS = 24
 POISON_DEATHS = 3
-MAX_CHECKPOINT_BYTES = 65_536
 _REASON_CHARACTERS = 500
 FIRST_CHECK_MS = 10_000  # when an admitted task's call is looked for at first
 _NEXT_CHECK_MS = 30_000  # as long as the engine takes a silent worker for a living one

@@ -14,6 +14,7 @@ from task_state.timezone import now
 TaskId = Annotated[str, StringConstraints(pattern=TASK_ID_PATTERN, max_length=MAX_TASK_ID)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 JsonObject = dict[str, Any]
+MAX_CHECKPOINT_BYTES = 65_536  # of JSON
 
 
 class TaskStatus(StrEnum):

@@ -30,8 +30,7 @@ from dms_scheduler.children import protocol
 from dms_scheduler.children.keeper import fork_child
 from dms_scheduler.children.tree import children_of, parent_of
 from dms_scheduler.definitions import load_definitions
-from dms_scheduler.handler import Outcome, TaskView, call_blocking
-from dms_scheduler.journal import MOST_LINE_CHARACTERS
+from dms_scheduler.handler import MOST_LINE_CHARACTERS, Outcome, TaskView, call_blocking
 from dms_scheduler.report import Block, Reporter
 from dms_scheduler.shown import ShownProgress
 

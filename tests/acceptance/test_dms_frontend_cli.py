@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import clean_environment, dms, on_path
+from tests.support.cli import clean_environment, dms, entry, on_path
 from tests.support.stack import TOKEN, Stack, eventually
 
 # --------------------------------------------------------------------- the document's own commands
@@ -142,7 +142,7 @@ class Cli:
         """The same, left running."""
         scope = ["--service", "sync", "--user", "alice"]
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli.entry", "tasks", command, *scope, *arguments],
+            entry("tasks", command, *scope, *arguments),
             env={**self._env, **env},
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -6,7 +6,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from task_state import TaskRecord, TaskSearch, TaskStatus
 from task_state.repository import RedisTaskRepository
 from task_state.timezone import now
-from tests.support.cli import clean_environment, dms
+from tests.support.cli import clean_environment, dms, entry
 from tests.support.frontend import API, TOKEN, Frontend, make_settings, served_frontend
 
 COMPLETED, FAILED = TaskStatus.COMPLETED, TaskStatus.FAILED
@@ -133,7 +132,7 @@ async def test_on_a_terminal_it_shows_and_asks(
 ) -> None:
     await fill(dms_repository)
     controller, terminal = os.openpty()
-    command = [sys.executable, "-P", "-m", "cli.entry", "tasks", "prune", "--older-than", "30d"]
+    command = entry("tasks", "prune", "--older-than", "30d")
     try:
         process = await asyncio.create_subprocess_exec(
             *command, env=env, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -211,9 +210,8 @@ async def test_ctrl_c_leaves_a_whole_file_and_a_whole_store(
     target = tmp_path / "gone.jsonl"
     command = ["tasks", "prune", "--older-than", "30d", "--yes", "--export", str(target)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "cli.entry", *command,
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        *entry(*command), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     async with asyncio.timeout(60):
         while process.returncode is None and not (target.exists() and target.stat().st_size):
             await asyncio.sleep(0.005)

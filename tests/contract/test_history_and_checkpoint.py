@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from task_state import FencedError, InvalidRequestError, TaskStatus
-from task_state.managed import MAX_CHECKPOINT_BYTES, Checkpoint, Failing, ManagedTasks
+from task_state.managed import Checkpoint, Failing, ManagedTasks
+from task_state.models import MAX_CHECKPOINT_BYTES
 from task_state.repository import RedisTaskRepository
 from tests.contract.store import Keyspace
 from tests.contract.test_managed_tasks import begin, loaded, running

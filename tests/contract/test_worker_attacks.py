@@ -13,7 +13,7 @@ import pytest
 
 from dms_scheduler.children.tree import parent_of
 from task_state import TaskRecord, TaskStatus
-from task_state.managed import MAX_CHECKPOINT_BYTES
+from task_state.models import MAX_CHECKPOINT_BYTES
 from tests.contract.servers import running
 from tests.support.worker_process import Client, WorkerProcess, eventually, messages
 

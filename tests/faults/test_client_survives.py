@@ -1,7 +1,6 @@
 """The client while its frontend is killed and started again: nothing is lost, nothing doubled."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from app.client import TaskRef, UnavailableError
 from task_state import Paging, TaskRecord, TaskStatus
 from task_state.redis import RedisRepositoryProvider, RedisRepositorySettings
 from task_state.repository import RedisTaskRepository
-from tests.support.cli import clean_environment
+from tests.support.cli import clean_environment, entry
 from tests.support.client_faces import FACES, Face, FaceName, face_of
 from tests.support.frontend import eventually
 from tests.support.stack import Stack
@@ -93,7 +92,7 @@ async def test_the_command_line_follows_on(
     command = ["tasks", "logs", "-f", "--service", "reports", "--user", "alice"]
     with printed.open("wb") as out:
         following = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "cli.entry", *command, "--task-id", task_id),
+            *entry(*command, "--task-id", task_id),
             env=clean_environment(DMS_API_BASE=stack.api_base),
             stdout=out,
         )

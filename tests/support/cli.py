@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from tests.support.warm import Warm
 
 
 def on_path(folder: Path) -> str:
@@ -25,12 +29,25 @@ def clean_environment(**more: str) -> dict[str, str]:
 def dms(
     *arguments: str, env: Mapping[str, str] | None = None, seconds: float = 100.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command and return what it said; its deadline is far above what it needs."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "cli.entry", *arguments],
-        env=clean_environment() if env is None else dict(env),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
+    """Run one command in a warm process (see `tests.support.warm`) and return what it said.
+
+    Its deadline is far above what it needs.
+    """
+    environment = clean_environment() if env is None else env
+    with (
+        TemporaryFile() as out,
+        TemporaryFile() as err,
+        Warm(arguments, environment, out, err) as process,
+    ):
+        code = process.wait(seconds)
+        return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
+
+
+def entry(*arguments: str) -> Sequence[str]:
+    """What starts the same by a new Python, as people do: to signal it, to give it a terminal."""
+    return [sys.executable, "-P", "-m", "cli.entry", *arguments]

@@ -3,12 +3,12 @@
 import http.client
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.cli import entry
 from tests.support.servers import quiet_port
 from tests.support.stack import START_SECONDS, eventually
 
@@ -24,7 +24,7 @@ class SchedulerProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.entry", "scheduler"],
+                entry("scheduler"),
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

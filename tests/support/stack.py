@@ -21,7 +21,6 @@ from cli.up.plan import (
     FRONTEND,
     SCHEDULER,
     SERVER,
-    WORKER,
     Plan,
     Reservation,
     parts_environment,
@@ -42,9 +41,11 @@ QUICK = {
     "DMS_HEARTBEAT_SECONDS": "1",
     "DMS_DRAIN_SECONDS": "1",
     "DMS_TERM_SECONDS": "2",
+    "DMS_CHILD_POOL_SIZE": "1",
     "DMS_LOG_LEVEL": "INFO",
 }
-"""Short leases and drains, so that a test of a dead worker takes seconds; `env` overrides them."""
+"""Short leases and drains, so that a test of a dead worker takes seconds, and one process in store
+for the next task; `env` overrides them."""
 
 
 def eventually(look: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
@@ -200,15 +201,17 @@ class Stack:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self) -> None:
-        """End every part by its process id: the workers first, the server last."""
+        """End every part by its process id: all at once, but the server after the others."""
         self.client.close()
-        order = sorted(self._parts, key=lambda name: (name == SERVER, not name.startswith(WORKER)))
-        for name in order:
-            part = self._parts[name]
+        others = [part for name, part in self._parts.items() if name != SERVER]
+        for part in others:
             part.send(signal.SIGCONT)
             part.send(signal.SIGTERM)
-            if name == SERVER or not part.wait(10.0):
+        for part in others:
+            if not part.wait(10.0):
                 part.kill_group()
+        if SERVER in self._parts:
+            self._parts[SERVER].kill_group()
         self.plan.server.socket.unlink(missing_ok=True)  # SIGKILL leaves it
         self.plan.server.tidy()
         for reservation in self._ports:

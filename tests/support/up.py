@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any, Self
 import httpx2
 import psutil
 
-from tests.support.cli import clean_environment
+from tests.support.cli import clean_environment, entry
 from tests.support.stack import QUICK, eventually
 
 _STARTED = re.compile(r"^  processes  (.*)$", re.MULTILINE)
@@ -40,7 +39,7 @@ class Up:
         self.data_dir = tmp_path / "own"
         self.out = tmp_path / "up.out"
         own = ["--data-dir", str(self.data_dir), "--port", "0", *arguments]
-        self._command = command or [sys.executable, "-P", "-m", "cli.entry", "up", *own]
+        self._command = command or entry("up", *own)
         self._env = clean_environment(**{**QUICK, **(env or {})})
         self._seen: set[psutil.Process] = set()
         # Kept: to make a client takes longer than to ask.

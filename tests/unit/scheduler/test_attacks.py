@@ -12,8 +12,7 @@ import pytest
 
 from dms_scheduler.children import Child, ChildDied, ChildSettings, protocol
 from dms_scheduler.children.child import Link
-from dms_scheduler.handler import Outcome
-from dms_scheduler.journal import MOST_LINE_CHARACTERS
+from dms_scheduler.handler import MOST_LINE_CHARACTERS, Outcome
 from dms_scheduler.shown import MAX_PROGRESS_BYTES
 from tests.unit.scheduler.test_children import LATER, Words, view
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator
@@ -64,6 +65,13 @@ def view(service: str, parameters: dict[str, Any] | None = None, epoch: int = 1)
         created_at=moment, updated_at=moment, started_at=moment, attempts=1, max_attempts=3,
         epoch=epoch, description=None,
     )  # fmt: skip
+
+
+def test_a_child_does_not_load_what_its_worker_alone_needs() -> None:
+    """Each task may cost such a start, and each child this memory."""
+    program = "import sys, dms_scheduler.children.child as _; sys.exit('redis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == 0
 
 
 @pytest.fixture
