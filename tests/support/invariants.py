@@ -105,7 +105,9 @@ def check_log(result: Result, lines: int | None) -> None:
         elif counted := _COUNTED.fullmatch(message):
             attempts[epoch].append(int(counted[1]))
     assert epoch in {0, result.record["epoch"]}
-    assert result.messages.count("Dispatching to scheduler") <= 1
+    # Twice at most: what a frozen server has in its buffer it does after it was given up and
+    # repeated, and a state that is there already may add its line.
+    assert result.messages.count("Dispatching to scheduler") <= 2
     for numbers in attempts.values():
         assert numbers == list(range(len(numbers))), f"{result.wish.nonce}: lines are missing"
     if lines is not None and result.status == "COMPLETED":

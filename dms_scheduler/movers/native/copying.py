@@ -40,7 +40,7 @@ from dms_scheduler.movers.results import Action, ReportEntry
 
 _MOST_UNMADE = 100_000
 _COPY = Verdict.COPY.value
-_FOLDER, _GROUP, _BIG, _REMOVE = (kind.value for kind in Kind)
+_FOLDER, _GROUP, _BIG, _ = (kind.value for kind in Kind)
 _COPIED = Action.COPY
 _ACTIONS = {action.value: action for action in Action}
 
@@ -132,7 +132,7 @@ class Copying:
                 self._enter(FolderPlan._make(fields))
             elif kind == _BIG:
                 self._big(FilePlan._make(fields), hands)
-            elif kind == _REMOVE:
+            else:
                 self._remover.remove(RemovalPlan._make(fields))
         self._hand_over(hands)
         hands.finish()

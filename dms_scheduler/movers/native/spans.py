@@ -84,7 +84,7 @@ class EarlyPace:
         self._place += size
         waiting = self._place - self._begun
         if waiting >= _WRITE_OUT_BYTES:
-            # Only a beginning: where it cannot be made, `write_back` tells why.
+            # Only a beginning, which takes no error from the descriptor: `write_back` tells it.
             _libc.sync_file_range(self._target, self._begun, waiting, _WRITE)
             self._begun = self._place
 
@@ -241,8 +241,11 @@ def write_back(fd: int, start: int, end: int, pace: Pace, *, drop: bool) -> None
     for place in range(start, end, step):
         pace.check()
         size = min(step, end - place)
-        # Where it is not known (an error) the next call does all of it at once.
-        _libc.sync_file_range(fd, place, size, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
+        if _libc.sync_file_range(fd, place, size, _WAIT_BEFORE | _WRITE | _WAIT_AFTER) != 0:
+            # The kernel tells a descriptor of a failed write-out only once: not by fdatasync again.
+            code = ctypes.get_errno()
+            if code not in UNSUPPORTED:
+                raise OSError(code, os.strerror(code))
     os.fdatasync(fd)
     if drop:
         os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)

@@ -19,7 +19,7 @@ from dms_scheduler.movers.guard import Guard
 from dms_scheduler.movers.paths import READ_DIRECTORY, identity
 from dms_scheduler.movers.patterns import Filters
 
-_CHECK_EVERY = 16
+_CHECK_EVERY = 4
 MAX_DEPTH = 300
 """Directories below each other. Two descriptors a level must stay below the usual 1024."""
 

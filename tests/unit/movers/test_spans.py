@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import mmap
 import os
 import subprocess
@@ -128,6 +130,37 @@ def test_a_copy_is_written_out_while_it_is_made(
     assert library.calls == wanted
     assert pace.moved == END - START
     assert_copied(tmp_path)
+
+
+class Refusing:
+    """A C library whose write-out of a range fails."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def sync_file_range(self, *_: int) -> int:
+        ctypes.set_errno(self._code)
+        return -1
+
+
+def test_what_could_not_be_written_out_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells it once: `fdatasync` would find nothing wrong any more."""
+    monkeypatch.setattr(spans, "_libc", Refusing(errno.ENOSPC))
+    with opened(tmp_path) as (source, _), pytest.raises(OSError, match="No space left"):
+        spans.write_back(source, 0, len(DATA), unlimited(), drop=False)
+
+
+def test_where_ranges_cannot_be_written_out_the_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(spans, "_libc", Refusing(errno.ENOSYS))
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    with opened(tmp_path) as (source, _):
+        spans.write_back(source, 0, len(DATA), unlimited(), drop=False)
+        assert synced == [source]
 
 
 def test_who_writes_out_early_keeps_to_the_pace() -> None:
