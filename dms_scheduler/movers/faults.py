@@ -1,4 +1,7 @@
-"""What a fault means for a run, whoever told of it: the system, or rclone."""
+"""What a fault means for a run, whoever told of it: the system (`oserrors`) or rclone.
+
+Not `rclone.faults`, which reads rclone's words.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ def test_a_tree_goes_there_once(scene: Scene, kind: str) -> None:
     second = scene.run(scene.src, scene.remote(kind), again)
     assert lines(again) == {("special", "fifo", None)}
     assert (second.totals.files, second.totals.bytes, second.totals.skipped) == (0, 0, 66)
-    assert scene.check(scene.src, scene.remote(kind), compare=Compare.CHECKSUM).same
+    looked = Recorder()
+    checked = scene.check(scene.src, scene.remote(kind), looked, compare=Compare.CHECKSUM)
+    assert (checked.same, checked.totals.special) == (True, 1)
+    assert [entry.path for entry in looked.entries] == ["fifo"]
 
 
 def test_a_round_trip_over_all_of_them_is_equal(scene: Scene) -> None:

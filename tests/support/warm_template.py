@@ -66,7 +66,8 @@ def _serve(requests: socket.socket) -> bool:
                 *streams, answers = descriptors
                 for descriptor in streams:
                     os.close(descriptor)
-                os.write(answers, str(pid).encode())
+                with suppress(BrokenPipeError):  # the asker was interrupted
+                    os.write(answers, str(pid).encode())
                 ready.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, answers))
 
 

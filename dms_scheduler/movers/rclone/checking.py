@@ -85,9 +85,8 @@ class Checking:
             self._runner.note_failure(path, self._reasons.get(path, "it could not be compared"))
 
     def _reset(self) -> None:
-        self._counts.clear()
+        self._counts = Counter(special=len(self._specials))  # those have been reported
         self._reasons.clear()
-        self._specials.clear()
 
     def _ask(
         self, source: Place, target: Place, *, size_only: bool, download: bool
