@@ -107,7 +107,7 @@ async def test_two_lines_of_a_header_are_refused(hooks: Frontend) -> None:
     is_problem(answer, 401, "not-authenticated")
 
 
-@pytest.mark.parametrize("late", [-400, -301.5, 301.5, 4000])
+@pytest.mark.parametrize("late", [-400, -301.5, 390, 4000])
 async def test_an_old_or_early_timestamp_is_refused(hooks: Frontend, late: float) -> None:
     answer = await send(hooks, "orders", by_standard(at=time.time() + late))
     is_problem(answer, 401, "not-authenticated")
