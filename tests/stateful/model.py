@@ -10,6 +10,7 @@ from task_state import (
     InvalidRequestError,
     LeaseHeldError,
     TaskNotFoundError,
+    TaskRecord,
     TaskStatus,
     TransitionError,
 )
@@ -84,14 +85,17 @@ class Store:
         self.create(task)
         return None
 
-    def save_loaded(
-        self, task_id: str, revision: int, status: TaskStatus, line: str
-    ) -> Error | None:
-        """save() of a copy that was loaded at that revision."""
-        task = self.tasks.get(task_id)
+    def save_loaded(self, copy: TaskRecord, line: str) -> Error | None:
+        """save() of a copy that was loaded at its revision, by now with another status and line."""
+        task, status = self.tasks.get(copy.task_id), copy.status
         if task is None:
             return TaskNotFoundError
-        if task.revision != revision:
+        # Another task of that id may have come to the same revision: it is not this one's copy.
+        if (task.revision, task.service, task.user_id) != (
+            copy.revision,
+            copy.service,
+            copy.user_id,
+        ):
             return ConflictError
         if refused := self._refused(task, status):
             return refused

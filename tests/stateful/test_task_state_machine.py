@@ -150,7 +150,7 @@ class Lives(RuleBasedStateMachine):
         line = self.line()
         copy.logs.append(format_log_entry(line))
         copy.status = data.draw(st.sampled_from([copy.status, *TaskStatus]))
-        expected = self.model.save_loaded(copy.task_id, copy.revision, copy.status, line)
+        expected = self.model.save_loaded(copy, line)
         if (task := self.model.tasks.get(copy.task_id)) and expected is None:
             task.error = copy.result.error
         assert self.run(self.repository.save(copy)) is expected
