@@ -41,7 +41,6 @@ from dms_scheduler.movers.results import Action, ReportEntry
 _MOST_UNMADE = 100_000
 _COPY = Verdict.COPY.value
 _FOLDER, _GROUP, _BIG, _ = (kind.value for kind in Kind)
-_COPIED = Action.COPY
 _ACTIONS = {action.value: action for action in Action}
 
 
@@ -171,13 +170,13 @@ class Copying:
             for file in files[: done.handled - place]:
                 what = unusual.get(place) if unusual else None
                 if what is None:
-                    entry = ReportEntry(_COPIED, above + file[0], file[3])
+                    entry = ReportEntry(Action.COPY, above + file[0], file[3])
                     self._session.report(entry)
                 else:
-                    self._take_unusual(folder, FilePlan._make(file), what)
+                    self._take_one(folder, FilePlan._make(file), what)
                 place += 1
 
-    def _take_unusual(self, folder: Folder, plan: FilePlan, what: Outcome | Failure) -> None:
+    def _take_one(self, folder: Folder, plan: FilePlan, what: Outcome | Failure) -> None:
         self._note(folder, plan, what)
         path = child(folder.path, plan.name)
         if isinstance(what, Failure):
@@ -188,7 +187,7 @@ class Copying:
 
     def take_big(self, file: BigFile, what: Outcome | Failure) -> None:
         """Take what became of a big file; raises MoverError when the run must end."""
-        self._take_unusual(file.folder, file.plan, what)
+        self._take_one(file.folder, file.plan, what)
 
     # ---- directories
 

@@ -200,14 +200,12 @@ class FileCopier:
             reread = digest_from_storage(target, copied.size, pace) if self._hashed else None
         self.complete(source, status, target, copied.size)
         if reread != copied.digest:
-            message = "the copy differs from what was read; the storage or its path is faulty"
-            raise FileProblem(message, error_class="verify_mismatch")
+            raise mismatch()
 
     def complete(self, source: int, status: os.stat_result, target: int, size: int) -> None:
         """Refuse a source that changed since `status`; give the copy its attributes."""
         if size != status.st_size or changed(status, os.fstat(source)):
-            message = "the file changed while it was read; retry when nobody writes to it"
-            raise FileProblem(message, error_class="changed_during_copy")
+            raise changed_while_read()
         attributes.carry(
             self._options.preserve, attributes.opened(source), status, attributes.opened(target)
         )
@@ -437,6 +435,18 @@ def link_at(fd: int, name: str) -> str | None:
         return os.readlink(name, dir_fd=fd)
     except OSError:
         return None
+
+
+def mismatch() -> FileProblem:
+    """Return the error for a copy that is read back as something else."""
+    message = "the copy differs from what was read; the storage or its path is faulty"
+    return FileProblem(message, error_class="verify_mismatch")
+
+
+def changed_while_read() -> FileProblem:
+    """Return the error for a source that is not what it was when its copy began."""
+    message = "the file changed while it was read; retry when nobody writes to it"
+    return FileProblem(message, error_class="changed_during_copy")
 
 
 def changed(before: os.stat_result, after: os.stat_result) -> bool:

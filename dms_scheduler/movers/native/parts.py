@@ -21,6 +21,8 @@ from dms_scheduler.movers.native.filecopy import (
     Ends,
     FileCopier,
     FilePace,
+    changed_while_read,
+    mismatch,
     open_with_status,
 )
 from dms_scheduler.movers.native.journal import NO_DIGEST, SourceId, may_be_ours
@@ -216,8 +218,7 @@ class PartCopier:
             return NO_DIGEST
         reread = copied.reread or bytes.fromhex(self._digest(fd, status, layout, index))
         if reread != copied.digest:
-            message = "the copy differs from what was read; the storage or its path is faulty"
-            raise FileProblem(message, error_class="verify_mismatch")
+            raise mismatch()
         return copied.digest.hex()
 
     def _copy(
@@ -233,7 +234,8 @@ class PartCopier:
         start = index * layout.part_size
         end = start + layout.size_of(index)
         in_memory = is_memory(fd)
-        early = EarlyPace(pace, fd, start) if self._synced and not in_memory else pace
+        synced = self._synced and not in_memory
+        early = EarlyPace(pace, fd, start) if synced else pace
         if self._sparse(status):
             copied = copy_sparse(source, fd, start, end, early, hashed=self._hashed)
         elif self._hashed and in_memory:
@@ -241,8 +243,8 @@ class PartCopier:
         else:
             copied = copy_range(source, fd, start, end, early, hashed=self._hashed)
         if copied.size != end - start:
-            raise _changed()
-        if self._synced and not in_memory:
+            raise changed_while_read()
+        if synced:
             write_back(fd, start, end, pace, drop=self._hashed)
         return copied
 
@@ -298,9 +300,4 @@ def _part_size(size: int) -> int:
 
 def _require_same(status: os.stat_result, source: SourceId) -> None:
     if SourceId.of(status) != source:
-        raise _changed()
-
-
-def _changed() -> FileProblem:
-    message = "the file changed while it was read; retry when nobody writes to it"
-    return FileProblem(message, error_class="changed_during_copy")
+        raise changed_while_read()

@@ -24,6 +24,7 @@ from dms_scheduler.movers.native.filecopy import (
     TemporaryNames,
     changed,
     just_changed,
+    mismatch,
 )
 from dms_scheduler.movers.native.meter import Ledger, Tally
 from dms_scheduler.movers.native.records import Done, FileFields, child
@@ -140,7 +141,7 @@ class QuickCopier:
                 if data:
                     content.write_all(fd, data)
                 if self._verify and os.pread(fd, len(data) + 1, 0) != data:
-                    raise _differs()
+                    raise mismatch()
                 if self._mode and not exact:
                     os.chmod(fd, mode_of(status))
                 if self._mtime:
@@ -159,11 +160,6 @@ class QuickCopier:
             self._ledger.expect_more(len(data))
             return False
         return True
-
-
-def _differs() -> FileProblem:
-    message = "the copy differs from what was read; the storage or its path is faulty"
-    return FileProblem(message, error_class="verify_mismatch")
 
 
 def _gives_exact_modes(folder: int) -> bool:
